@@ -1,0 +1,134 @@
+"""The base of every model a user may write, and the scalar types that carry units."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+_SIZE_UNITS = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+_TIME_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+# Bounded digits: a float that overflows would be an error of ours, not of the file.
+_NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)"
+_SIZE = re.compile(_NUMBER + r"\s*([A-Za-z]{1,3})")
+_DURATION = re.compile(_NUMBER + r"\s*(ms|s|m|h|d|w)")
+
+
+class Spec(BaseModel):
+    """A block of the configuration: unknown keys are errors; frozen; silent about its input."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=False,
+        protected_namespaces=(),
+    )
+
+
+def parse_size(value: Any) -> int:
+    """Bytes in ``64MiB`` (binary) or ``64MB`` (decimal); a bare number is refused."""
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    unit = _SIZE_UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None:
+        raise ValueError("must be a size with a unit; such as 64MiB or 10GB")
+    return int(Decimal(match[1]) * unit)
+
+
+def parse_rate(value: Any) -> int:
+    """Bytes per second in ``20MiB/s``."""
+    text = value.strip() if isinstance(value, str) else ""
+    try:
+        rate = parse_size(text.removesuffix("/s")) if text.endswith("/s") else 0
+    except ValueError:
+        rate = 0
+    if rate <= 0:
+        raise ValueError("must be a rate above zero with a unit; such as 20MiB/s")
+    return rate
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds in ``30s``, ``26h``, ``30d`` or a sum such as ``1h30m``; never zero."""
+    text = value.strip() if isinstance(value, str) else ""
+    parts = list(_DURATION.finditer(text))
+    seconds = sum(float(part[1]) * _TIME_UNITS[part[2]] for part in parts)
+    if seconds <= 0 or "".join(part[0] for part in parts) != text.replace(" ", ""):
+        raise ValueError("must be a time above zero with a unit; such as 30s, 26h, 30d or 1h30m")
+    return seconds
+
+
+def format_size(size: float) -> str:
+    """``5MiB``: the largest binary unit that leaves a whole number."""
+    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size and size % 2 ** (10 * power) == 0:
+            return f"{int(size) >> 10 * power}{unit}"
+    return f"{int(size)}B"
+
+
+def format_duration(seconds: float) -> str:
+    """``90s``, ``2h``: the largest unit that leaves a whole number."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _TIME_UNITS[unit] == 0:
+            return f"{seconds / _TIME_UNITS[unit]:g}{unit}"
+    return f"{seconds:g}s"
+
+
+ByteSize = Annotated[
+    int,
+    BeforeValidator(parse_size, json_schema_input_type=str),
+    Field(examples=["64MiB"]),
+]
+"""A number of bytes, written with a unit."""
+
+ByteRate = Annotated[
+    int,
+    BeforeValidator(parse_rate, json_schema_input_type=str),
+    Field(examples=["20MiB/s"]),
+]
+"""Bytes per second, written with a unit."""
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration, json_schema_input_type=str),
+    Field(examples=["30s"]),
+]
+"""Seconds, written with a unit."""
+
+
+def _plain_suffix(value: str) -> str:
+    if not re.fullmatch(r"(\.[A-Za-z0-9]+)*", value):
+        raise ValueError(
+            "must be a file suffix; a dot, then letters and digits, such as .sql or .tar.gz"
+        )
+    return value
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("must be an absolute path; start it with /")
+    return value
+
+
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+"""A path of this machine that does not depend on where the program was started."""
+
+Text = Annotated[str, Field(min_length=1)]
+"""Text that is not empty: a variable that is set to nothing does not slip through."""
+
+Suffix = Annotated[str, AfterValidator(_plain_suffix)]
+"""A file suffix that can be told apart from the name before it."""
+
+Secret = SecretStr
+"""A value that must never be shown; read it with ``get_secret_value()`` at the last moment."""
