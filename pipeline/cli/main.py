@@ -1,0 +1,180 @@
+"""Arguments in, exit code out.
+
+Exit codes: 0 all well; 1 a backup failed; 2 usage; 3 partial; 11 another run holds the lock; 78 the
+configuration is wrong; 130 interrupted. Each command lives in a module of its own and is imported
+when it is asked for, so that `version` and `check` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from pipeline.errors import ConfigError, Interrupted, LockHeld, NxsError
+
+EXIT_FAILED, EXIT_LOCKED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 11, 78, 130
+
+
+def entry() -> None:
+    """The program: what the installed script, the archive and `python -m pipeline` call."""
+    sys.exit(main())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        command = importlib.import_module(f"pipeline.cli.{options.module}")
+        code: int = command.run(options)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except NxsError as error:
+        return _fail(error)
+    except Exception as error:
+        if options.verbose:
+            raise
+        print(
+            f"error: internal: {type(error).__name__}; run again with -v for the details",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+
+
+def _fail(error: NxsError) -> int:
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"    hint: {error.hint}", file=sys.stderr)
+    codes = {LockHeld: EXIT_LOCKED, ConfigError: EXIT_CONFIG, Interrupted: EXIT_INTERRUPTED}
+    return codes.get(type(error), EXIT_FAILED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nxs-backup",
+        description="Backups as a graph of stages: one read, many storages, no staging.",
+        epilog="Exit codes: 0 all well, 1 failed, 2 usage, 3 partial, 11 locked, "
+        "78 wrong configuration, 130 interrupted.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_run, _check, _graph, _list, _verify, _restore, _prune, _version):
+        add(commands)
+    return parser
+
+
+_Commands = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def _command(
+    commands: _Commands[argparse.ArgumentParser], name: str, module: str, text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(module=module)
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more")
+    parser.add_argument("-q", "--quiet", action="count", default=0, help="only warnings, errors")
+    parser.add_argument("--no-color", action="store_true", help="as does NO_COLOR")
+    parser.add_argument("--env-file", metavar="FILE", help="more variables, as NAME=VALUE lines")
+    return parser
+
+
+def _file_command(
+    commands: _Commands[argparse.ArgumentParser], name: str, module: str, text: str
+) -> argparse.ArgumentParser:
+    parser = _command(commands, name, module, text)
+    parser.add_argument("file", metavar="FILE", help="the configuration")
+    return parser
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _file_command(commands, "run", "run", "run the backups")
+    parser.add_argument("--backup", action="append", default=[], metavar="NAME", help="only these")
+    parser.add_argument("--dry-run", action="store_true", help="say what it would do, do nothing")
+    parser.add_argument(
+        "--parallel", type=_positive, default=1, metavar="N", help="so many at once"
+    )
+    _json(parser)
+
+
+def _check(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _file_command(commands, "check", "check", "check the configuration")
+    parser.add_argument(
+        "--connect", action="store_true", help="also try every source, program and storage"
+    )
+
+
+def _graph(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _file_command(commands, "graph", "graph", "draw the stages of a backup")
+    parser.add_argument("--backup", metavar="NAME", help="only this one")
+    parser.add_argument("--format", choices=("text", "mermaid", "dot"), default="text")
+
+
+def _list(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _file_command(commands, "list", "listing", "list the backups that exist")
+    parser.add_argument("--backup", metavar="NAME", help="only this one")
+    parser.add_argument("--storage", metavar="NAME", help="only there")
+    _json(parser)
+
+
+def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _file_command(commands, "verify", "verify", "read backups back and prove them")
+    parser.add_argument("--backup", metavar="NAME", help="only this one")
+    parser.add_argument("--storage", metavar="NAME", help="only there")
+    parser.add_argument("--at", default="latest", metavar="TIME|latest|all")
+    _identity(parser)
+    parser.add_argument(
+        "--digest-only", action="store_true", help="prove the stored bytes, undo no stage"
+    )
+    _json(parser)
+
+
+def _restore(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _file_command(commands, "restore", "restore", "bring a backup back")
+    parser.add_argument("--backup", required=True, metavar="NAME")
+    parser.add_argument("--artifact", metavar="NAME", help="only this one")
+    parser.add_argument("--at", default="latest", metavar="TIME|latest")
+    parser.add_argument(
+        "--storage", metavar="NAME", help="from there; default: the first that works"
+    )
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--to", metavar="TARGET", help="directory or file")
+    target.add_argument("--stdout", action="store_true", help="the plain stream to stdout")
+    parser.add_argument("--overwrite", action="store_true", help="replace what exists in TARGET")
+    _identity(parser)
+
+
+def _identity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--identity", metavar="FILE", help="private key file for age")
+
+
+def _prune(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _file_command(
+        commands, "prune", "prune", "rotate, and clear what dead runs left behind"
+    )
+    parser.add_argument("--backup", action="append", default=[], metavar="NAME", help="only these")
+    parser.add_argument("--dry-run", action="store_true", help="say what it would do, do nothing")
+    _json(parser)
+
+
+def _version(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "version", "version_command", "print the version")
+    _json(parser)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number

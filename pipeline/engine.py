@@ -1,0 +1,342 @@
+"""Runs one artifact: source, transforms, fan-out, and the barrier before the commit.
+
+::
+
+    [source] --8 MiB--> [transforms, digest, tee] --buffer--> [branch: transforms, writer]   one
+    thread each
+                                                  --buffer--> [branch: transforms, writer]
+
+Teardown, from whatever side it comes, is one thing: `abort` marks all channels dead and calls what
+the stages registered, so that every blocked thread wakes up, and the task group only has to wait
+for them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from hashlib import sha256
+
+import anyio
+
+from pipeline import events, manifest
+from pipeline.branch import BranchRun, StallWatch, describe
+from pipeline.channel import Channel, Trailer
+from pipeline.context import StageContext
+from pipeline.errors import Aborted, SourceError
+from pipeline.events import EventBus, Progressed, StageProgress
+from pipeline.fanout import FanOut
+from pipeline.graph import TRUNK, Plan
+from pipeline.naming import ObjectName
+from pipeline.report import ArtifactReport, BranchReport, Outcome
+from pipeline.segment import GRACE, run_in_thread
+from pipeline.stage import Artifact, Transform
+from pipeline.streams import Meter, Step, chained, metered
+
+TICK = 0.2
+"""Seconds between two looks at progress and stalls."""
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What all artifacts of a run share."""
+
+    run: str
+    project: str
+    host: str
+    taken_at: datetime
+    token: str
+
+
+class ArtifactRun:
+    """One artifact on its way through its own copy of the graph."""
+
+    def __init__(
+        self, plan: Plan, artifact: Artifact, identity: RunIdentity, bus: EventBus
+    ) -> None:
+        self._plan = plan
+        self._artifact = artifact
+        self._identity = identity
+        self._bus = bus
+        self._context = StageContext()
+        self._trunk = Channel(TRUNK)
+        self._meters = [Meter(plan.source_type), *(Meter(node.name) for node in plan.stages)]
+        self._branches = [
+            BranchRun(branch, self._name_for(plan.suffix_to(branch)), identity.token, plan.buffer)
+            for branch in plan.branches
+        ]
+        self._plain: Trailer | None = None
+        self._errors: list[BaseException] = []
+        self._ended = False
+        self._started = time.monotonic()
+        self._seconds = 0.0
+
+    def _name_for(self, suffix: str) -> ObjectName:
+        return ObjectName(
+            self._plan.backup,
+            self._artifact.name,
+            self._identity.taken_at,
+            self._artifact.suffix + suffix,
+        )
+
+    # -- structure -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run to the end; every failure ends up in `report`.
+
+        Only cancellation passes through, after everything was aborted.
+        """
+        self._bus.emit(
+            events.ArtifactStarted(
+                self._plan.backup,
+                self._artifact.name,
+                tuple(branch.plan.name for branch in self._branches),
+            )
+        )
+        try:
+            await self._stream()
+            await self._commit()
+            self._ended = True
+        finally:
+            await self._abort_branches()
+            self._seconds = time.monotonic() - self._started
+
+    async def _stream(self) -> None:
+        """Move the data. Afterwards `_plain` is set if, and only if, source and transforms ended
+        well.
+        """
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch)
+            async with anyio.create_task_group() as work:
+                work.start_soon(self._segment, "source", self._read)
+                work.start_soon(self._segment, "transforms", self._convert)
+                for branch in self._branches:
+                    work.start_soon(self._pump, branch)
+            group.cancel_scope.cancel()
+
+    async def _segment(self, name: str, body: Callable[[], None]) -> None:
+        await run_in_thread(name, partial(self._guarded, body), self._abort)
+
+    def _guarded(self, body: Callable[[], None]) -> None:
+        """Run a segment; its failure stops the others at once, without the detour through the event
+        loop.
+        """
+        try:
+            body()
+        except BaseException as error:
+            if not isinstance(
+                error, Aborted
+            ):  # that is a consequence; its cause is known elsewhere
+                self._errors.append(error)
+            self._abort()
+
+    async def _pump(self, branch: BranchRun) -> None:
+        """Run a branch, and cut it off when it makes no progress."""
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._watch_stall, branch, scope)
+                await run_in_thread(f"storage {branch.plan.name}", branch.pump, branch.interrupt)
+                group.cancel_scope.cancel()
+        if branch.error is not None and not isinstance(branch.error, Aborted):
+            self._announce_failure(branch)
+
+    async def _watch_stall(self, branch: BranchRun, scope: anyio.CancelScope) -> None:
+        watch = StallWatch(branch)
+        while watch.idle_seconds(time.monotonic()) < self._plan.stall_timeout:
+            await anyio.sleep(min(TICK, self._plan.stall_timeout / 4))
+        branch.stalled(self._plan.stall_timeout)
+        scope.cancel()
+
+    async def _watch(self) -> None:
+        """Report progress while the data moves."""
+        started = time.monotonic()
+        while True:
+            await anyio.sleep(TICK)
+            self._bus.emit(self._progress(time.monotonic() - started))
+
+    async def _commit(self) -> None:
+        """Past the barrier: make visible what every healthy branch has stored."""
+        plain = self._plain
+        if plain is None or self._errors:
+            return
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as group:
+                for branch in self._branches:
+                    if branch.error is None and branch.stored is not None:
+                        group.start_soon(self._commit_branch, branch, plain, branch.stored)
+
+    async def _commit_branch(self, branch: BranchRun, plain: Trailer, stored: Trailer) -> None:
+        document = self._manifest_for(branch, plain, stored)
+        with anyio.move_on_after(self._plan.stall_timeout) as scope:
+            await run_in_thread("commit", partial(branch.commit, document), branch.interrupt)
+        if scope.cancelled_caught and not branch.committed:
+            branch.stalled(self._plan.stall_timeout)
+        if branch.committed:
+            self._bus.emit(
+                events.ArtifactCommitted(
+                    self._plan.backup,
+                    self._artifact.name,
+                    branch.plan.name,
+                    branch.name.path,
+                    stored.size,
+                )
+            )
+        else:
+            self._announce_failure(branch)
+
+    async def _abort_branches(self) -> None:
+        """Leave no trace of what was not committed; bounded in time, also while we are being
+        cancelled.
+        """
+        open_branches = [branch for branch in self._branches if not branch.committed]
+        if not open_branches:
+            return
+        self._abort()
+        with anyio.move_on_after(GRACE, shield=True):
+            async with anyio.create_task_group() as group:
+                for branch in open_branches:
+                    group.start_soon(partial(run_in_thread, "abort", branch.abort, grace=0))
+
+    # -- data, in threads ------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Segment one: the source."""
+        needs_digest = not all(self._plan.encrypts(branch) for branch in self._plan.branches)
+        digest = sha256() if needs_digest else None
+        meter, send = self._meters[0], self._trunk.send
+        stream = self._plan.source.stream(self._artifact, self._context)
+        with closing(stream):  # type: ignore[type-var]
+            for chunk in stream:
+                meter.bytes += len(chunk)
+                if digest is not None:
+                    digest.update(chunk)
+                send(chunk)
+        self._check_size(meter.bytes)
+        self._plain = Trailer(meter.bytes, digest.hexdigest() if digest else None)
+        self._trunk.finish(self._plain)
+
+    def _check_size(self, size: int) -> None:
+        if size < self._artifact.min_size:
+            what = "nothing" if size == 0 else f"only {size} bytes"
+            raise SourceError(
+                f'"{self._artifact.name}" gave {what}', "an empty dump is no backup; see `min_size`"
+            )
+
+    def _convert(self) -> None:
+        """Segment two: the transforms, the digest of what will be stored, the fan-out."""
+        out = FanOut([branch.channel for branch in self._branches], self._context.teardown)
+        digest, size = sha256(), 0
+        with chained(iter(self._trunk), self._steps()) as chunks:
+            for chunk in chunks:
+                digest.update(chunk)
+                size += len(chunk)
+                out.send(chunk)
+        if self._trunk.trailer is None:
+            raise Aborted
+        out.finish(Trailer(size, digest.hexdigest()))
+
+    def _steps(self) -> list[Step]:
+        return [
+            partial(self._apply, node.transform, meter)
+            for node, meter in zip(self._plan.stages, self._meters[1:], strict=True)
+        ]
+
+    def _apply(
+        self, transform: Transform, meter: Meter, chunks: Iterator[bytes]
+    ) -> Iterator[bytes]:
+        return metered(transform.apply(chunks, self._context), meter)
+
+    # -- from any thread -------------------------------------------------------------------------
+
+    def _abort(self) -> None:
+        self._trunk.abort()
+        self._context.teardown.abort()
+        for branch in self._branches:
+            branch.interrupt()
+
+    # -- what others see -------------------------------------------------------------------------
+
+    def _progress(self, seconds: float) -> Progressed:
+        stages = [StageProgress(meter.name, meter.bytes) for meter in self._meters]
+        for branch in self._branches:
+            fill = branch.channel.fill / branch.channel.capacity
+            stages.append(StageProgress(branch.plan.name, branch.meter.bytes, fill))
+        return Progressed(
+            self._plan.backup, self._artifact.name, seconds, tuple(stages), self._bottleneck()
+        )
+
+    def _bottleneck(self) -> str:
+        """The stage everything waits for: the one behind the last full channel."""
+        for branch in self._branches:
+            if branch.channel.fill > 0.8 * branch.channel.capacity:
+                return branch.plan.name
+        if self._trunk.fill > 0.8 * self._trunk.capacity and self._plan.stages:
+            return "+".join(node.name for node in self._plan.stages)
+        return self._plan.source_type
+
+    def _manifest_for(self, branch: BranchRun, plain: Trailer, stored: Trailer) -> bytes:
+        identity = (self._identity.run, self._identity.project, self._identity.host)
+        findings = self._context.findings
+        findings.warnings = self._bus.redactor.value(findings.warnings)
+        findings.skipped = self._bus.redactor.value(findings.skipped)
+        return manifest.dump(
+            manifest.build(
+                self._plan,
+                branch.plan,
+                self._artifact,
+                branch.name,
+                identity,
+                plain,
+                stored,
+                findings,
+            )
+        )
+
+    def _announce_failure(self, branch: BranchRun) -> None:
+        if branch.error is None or isinstance(branch.error, Aborted):
+            return
+        self._bus.emit(
+            events.BranchFailed(
+                self._plan.backup,
+                self._artifact.name,
+                branch.plan.name,
+                branch.plan.required,
+                describe(branch.error),
+            )
+        )
+
+    def report(self) -> ArtifactReport:
+        """How it ended."""
+        findings = self._context.findings
+        report = ArtifactReport(
+            self._artifact.name,
+            plain_size=self._meters[0].bytes,
+            seconds=self._seconds,
+            counts=findings.counts,
+            warnings=findings.warnings,
+            skipped=findings.skipped,
+            skipped_total=findings.skipped_total,
+            branches=[_branch_report(branch) for branch in self._branches],
+        )
+        if self._errors:
+            report.error = "; ".join(describe(error) for error in self._errors)
+        elif self._ended:
+            report.conclude()
+        else:
+            report.outcome, report.error = Outcome.INTERRUPTED, "interrupted"
+        return report
+
+
+def _branch_report(branch: BranchRun) -> BranchReport:
+    report = BranchReport(branch.plan.name, branch.plan.required)
+    if branch.committed and branch.stored:
+        report.outcome = Outcome.OK
+        report.object = branch.name.path
+        report.stored_size = branch.stored.size
+    elif branch.error is not None and not isinstance(branch.error, Aborted):
+        report.error = describe(branch.error)
+    return report

@@ -1,0 +1,250 @@
+"""A run: the backups of a configuration, one after the other or several at once, and what comes
+after each.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import partial
+from typing import TypeVar
+
+import anyio
+
+from pipeline import events, notify, registry
+from pipeline.branch import describe
+from pipeline.engine import ArtifactRun, RunIdentity
+from pipeline.errors import LockHeld, NxsError
+from pipeline.events import EventBus
+from pipeline.graph import BranchPlan, Plan, compile_backup, unknown
+from pipeline.lock import RunLock, identity
+from pipeline.naming import quote_name, run_token
+from pipeline.registry import Storages
+from pipeline.report import ArtifactReport, BackupReport, Outcome, RunReport
+from pipeline.segment import run_in_thread
+from schemas.pipeline import Pipeline
+
+T = TypeVar("T")
+
+SWEEP_TIMEOUT = 60.0
+"""Seconds a storage gets to clear what dead runs left; a backup does not wait longer for that."""
+
+
+def utc_now() -> datetime:
+    """Now, to the second."""
+    return datetime.now(timezone.utc).replace(microsecond=0)
+
+
+@dataclass
+class Runner:
+    """Runs backups of one configuration; `interrupt` stops it from within its event loop."""
+
+    pipeline: Pipeline
+    bus: EventBus = field(default_factory=EventBus)
+    parallel: int = 1
+    clock: Callable[[], datetime] = utc_now
+
+    def __post_init__(self) -> None:
+        self._scope: anyio.CancelScope | None = None
+        self._interrupted = False
+        self._storages = Storages(self.pipeline.storages)
+        self._run_id = secrets.token_hex(8)
+
+    def interrupt(self) -> None:
+        """Stop everything, leave nothing behind, and let `run` return its report."""
+        self._interrupted = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def run(self, names: Sequence[str] = ()) -> RunReport:
+        """Run the named backups, all when none is named. Failures end up in the report.
+
+        Raises:
+            UnknownName: there is no such backup; nothing was run.
+        """
+        chosen = list(dict.fromkeys(names)) or list(self.pipeline.backups)
+        for name in chosen:
+            if name not in self.pipeline.backups:
+                raise unknown("backup", name, list(self.pipeline.backups))
+        report = RunReport(self._run_id, *self.owner, self.clock(), redactor=self.bus.redactor)
+        feeds = notify.make_feeds(
+            self.pipeline.notifiers, [(name, self.pipeline.backup(name).notify) for name in chosen]
+        )
+        started = time.monotonic()
+        async with notify.notifying(feeds, self.bus):
+            self.bus.emit(events.RunStarted(report.run, report.project, report.host, tuple(chosen)))
+            await self._run_all(chosen, report)
+            report.interrupted = self._interrupted
+            report.seconds = time.monotonic() - started
+            self.bus.emit(events.RunFinished(report.run, report.outcome.value, report.seconds))
+        await notify.tell(feeds, report, self.bus)
+        return report
+
+    async def _run_all(self, names: Sequence[str], report: RunReport) -> None:
+        slots = anyio.Semaphore(self.parallel)
+        report.backups = [BackupReport(name) for name in names]
+        try:
+            with anyio.CancelScope() as self._scope:
+                if self._interrupted:
+                    self._scope.cancel()
+                async with anyio.create_task_group() as group:
+                    for backup in report.backups:
+                        group.start_soon(self._run_one, backup, slots)
+        finally:
+            with anyio.move_on_after(SWEEP_TIMEOUT, shield=True):
+                await run_in_thread("close", self._storages.close)
+
+    async def _run_one(self, report: BackupReport, slots: anyio.Semaphore) -> None:
+        """One backup, from its lock to its rotation; only cancellation passes through."""
+        report.outcome, report.error = Outcome.INTERRUPTED, "interrupted"
+        async with slots:
+            started = time.monotonic()
+            self.bus.emit(events.BackupStarted(report.name))
+            try:
+                await BackupRun(self, report).run()
+                report.error = None
+                report.conclude()
+            except LockHeld as error:
+                report.outcome, report.error = Outcome.LOCKED, describe(error)
+                self.bus.emit(events.BackupLocked(report.name, report.error))
+            except Exception as error:
+                report.outcome, report.error = Outcome.FAILED, describe(error)
+                self.bus.emit(events.BackupFailed(report.name, report.error))
+            report.seconds = time.monotonic() - started
+            self.bus.emit(events.BackupFinished(report.name, report.outcome.value, report.seconds))
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """Project and host: whose backups rotation may touch."""
+        return self.pipeline.name, self.pipeline.host
+
+    def compile(self, name: str) -> Plan:
+        return compile_backup(self.pipeline, name, self._storages)
+
+    @property
+    def run_id(self) -> str:
+        return self._run_id
+
+
+class BackupRun:
+    """One backup within a run."""
+
+    def __init__(self, runner: Runner, report: BackupReport) -> None:
+        self._runner = runner
+        self._report = report
+        self._bus = runner.bus
+        self._mark = identity(*runner.owner, report.name)
+
+    async def run(self) -> None:
+        """Fill the report.
+
+        Raises:
+            NxsError: nothing could be backed up at all.
+        """
+        plan = self._runner.compile(self._report.name)
+        self._report.memory_ceiling = plan.ceiling()
+        with RunLock(*self._runner.owner, plan.backup):
+            taken_at = self._runner.clock()
+            await self._clear_leftovers(plan, taken_at)
+            artifacts = await run_in_thread("plan", plan.source.artifacts)
+            for artifact in artifacts:
+                run = ArtifactRun(plan, artifact, self._identity(taken_at), self._bus)
+                await self._collect(run)
+            await self._rotate(plan)
+            await self._outlast(taken_at)
+
+    async def _collect(self, run: ArtifactRun) -> None:
+        try:
+            await run.run()
+        finally:
+            report = run.report()
+            self._report.artifacts.append(report)
+            self._announce(report)
+
+    def _announce(self, artifact: ArtifactReport) -> None:
+        where = (self._report.name, artifact.name)
+        if artifact.skipped_total:
+            first = tuple(artifact.skipped[:10])
+            self._bus.emit(events.ItemsSkipped(*where, artifact.skipped_total, first))
+        for warning in artifact.warnings[:10]:
+            self._bus.emit(events.SourceWarned(*where, warning))
+        if artifact.error:
+            self._bus.emit(events.ArtifactFailed(*where, artifact.error))
+
+    def _identity(self, taken_at: datetime) -> RunIdentity:
+        token = run_token(self._mark, taken_at, secrets.token_hex(3))
+        return RunIdentity(self._runner.run_id, *self._runner.owner, taken_at, token)
+
+    async def _clear_leftovers(self, plan: Plan, now: datetime) -> None:
+        """Remove what dead runs left; a storage that does not answer now will fail its branch
+        later.
+        """
+        async with anyio.create_task_group() as group:
+            for branch in plan.branches:
+                group.start_soon(self._clear_branch, plan.backup, branch, now)
+
+    async def _clear_branch(self, backup: str, branch: BranchPlan, now: datetime) -> None:
+        clear = registry.rotation().clear_leftovers
+        error = f"no answer within {SWEEP_TIMEOUT:g} s"
+        with anyio.move_on_after(SWEEP_TIMEOUT):
+            try:
+                found = await run_in_thread(
+                    "sweep", partial(clear, branch.storage, backup, self._mark, now), grace=0
+                )
+            except NxsError as failure:
+                error = describe(failure)
+            else:
+                self._note_cleared(branch.name, found)
+                return
+        self._bus.emit(events.SweepFailed(backup, branch.name, error))
+
+    def _note_cleared(self, storage: str, names: Sequence[str]) -> None:
+        for name in names:
+            self._report.cleared.append(f"{storage}:{name}")
+            self._bus.emit(events.LeftoverRemoved(self._report.name, storage, name))
+
+    async def _rotate(self, plan: Plan) -> None:
+        """Rotate each artifact on each storage where it was committed just now."""
+        for branch in plan.branches:
+            if branch.rotate is None:
+                continue
+            for artifact in self._report.artifacts:
+                if _is_on(artifact, branch.name):
+                    await self._rotate_artifact(plan.backup, branch, artifact.name)
+
+    async def _rotate_artifact(self, backup: str, branch: BranchPlan, artifact: str) -> None:
+        rotate = partial(
+            registry.rotation().rotate,
+            branch.storage,
+            branch.name,
+            f"{backup}/{quote_name(artifact)}",
+            branch.rotate,
+            self._runner.owner,
+            self._runner.clock(),
+            partial(self._note_removed, branch.name),
+        )
+        try:
+            await run_in_thread("rotate", rotate)
+        except NxsError as error:
+            message = describe(error)
+            self._report.problems.append(f"rotation on {branch.name}: {message}")
+            self._bus.emit(events.RotationFailed(backup, branch.name, message))
+
+    def _note_removed(self, storage: str, path: str) -> None:
+        self._report.removed.append(f"{storage}:{path}")
+        self._bus.emit(events.BackupRemoved(self._report.name, storage, path))
+
+    async def _outlast(self, taken_at: datetime) -> None:
+        """End in another second than we began, so that no two runs give an object the same name."""
+        with anyio.move_on_after(1.0):
+            while self._runner.clock() == taken_at:
+                await anyio.sleep(0.02)
+
+
+def _is_on(artifact: ArtifactReport, storage: str) -> bool:
+    return any(
+        branch.storage == storage and branch.outcome is Outcome.OK for branch in artifact.branches
+    )

@@ -1,0 +1,79 @@
+"""Long-lived worker threads under the structure of anyio.
+
+anyio owns the structure (task groups, cancellation, deadlines); data moves in a few threads, each
+of which runs a whole segment of the graph as a chain of generators. `to_thread.run_sync` is not
+used: it would wait for a thread that hangs in a system call for ever, and keep the process from
+ending.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+from anyio import from_thread
+from anyio.lowlevel import current_token
+
+T = TypeVar("T")
+
+GRACE = 10.0
+"""Seconds a thread gets to end after it was told to; then it is abandoned."""
+
+
+async def run_in_thread(
+    name: str,
+    function: Callable[[], T],
+    on_cancel: Callable[[], None] | None = None,
+    grace: float = GRACE,
+) -> T:
+    """Run `function` in a thread of its own and wait for it.
+
+    When the waiting task is cancelled, `on_cancel` is called, which must make the function return
+    soon. The thread then has `grace` seconds; one that hangs in a system call is left behind (it is
+    a daemon, so it does not keep the process from ending).
+
+    Raises:
+        Whatever `function` raises.
+    """
+    done = anyio.Event()
+    outcome = _Outcome[T]()
+    token = current_token()
+
+    def body() -> None:
+        outcome.capture(function)
+        try:
+            from_thread.run_sync(done.set, token=token)
+        except anyio.RunFinishedError:
+            pass  # abandoned: nobody waits for us any more
+
+    threading.Thread(target=body, name=name, daemon=True).start()
+    try:
+        await done.wait()
+    except anyio.get_cancelled_exc_class():
+        if on_cancel is not None:
+            on_cancel()
+        with anyio.move_on_after(grace, shield=True):
+            await done.wait()
+        raise
+    return outcome.result()
+
+
+class _Outcome(list[tuple[T | None, BaseException | None]]):
+    """What a function returned or raised, carried from one thread to another."""
+
+    def capture(self, function: Callable[[], T]) -> None:
+        try:
+            self.append((function(), None))
+        except BaseException as error:
+            self.append((None, error))
+
+    def result(self) -> T:
+        value, error = self.pop()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # the traceback would keep this frame, and the frame the error
+        return value  # type: ignore[return-value]

@@ -1,0 +1,141 @@
+"""Rotation: applies a retention decision on one storage. The only caller of `Storage.delete` for
+backups.
+
+It runs after a committed run, or by `prune`. It decides from manifests, and touches only what this
+project wrote on this host for this backup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+
+from pipeline import catalog
+from pipeline.catalog import Entry
+from pipeline.naming import MANIFEST_SUFFIX, parse_part, parse_token
+from pipeline.retention import Candidate, Decision, decide
+from pipeline.stage import Storage
+from schemas.retention import RetentionPolicy
+
+ABANDONED = 7 * 86400.0
+"""Unfinished objects of another project or host are left alone for this long, in seconds: it may be
+writing them."""
+
+
+@dataclass
+class Rotation:
+    """What rotation does on one storage for one backup."""
+
+    keep: list[tuple[Entry, tuple[str, ...]]] = field(default_factory=list)
+    """Each with the reasons."""
+    remove: list[Entry] = field(default_factory=list)
+    foreign: int = 0
+    """Backups of other projects or hosts in the same place; never touched."""
+
+
+def plan_rotation(
+    entries: list[Entry], policy: RetentionPolicy, owner: tuple[str, str], now: datetime
+) -> Rotation:
+    """Decide for each artifact on its own; a pure function.
+
+    Args:
+        entries: all backups below one backup's directory.
+        owner: project and host.
+    """
+    rotation = Rotation()
+    ours = [entry for entry in entries if entry.is_of(*owner)]
+    rotation.foreign = len(entries) - len(ours)
+    ours.sort(key=lambda entry: entry.manifest.artifact)
+    for _, group in groupby(ours, key=lambda entry: entry.manifest.artifact):
+        by_id = {entry.manifest.object: entry for entry in group}
+        decision = decide([_candidate(entry) for entry in by_id.values()], policy, now)
+        _add(rotation, decision, by_id)
+    return rotation
+
+
+def _candidate(entry: Entry) -> Candidate:
+    manifest = entry.manifest
+    return Candidate(
+        id=manifest.object,
+        taken_at=manifest.taken_at,
+        parent=manifest.parent,
+        complete=entry.damage is None and not manifest.skipped_total,
+    )
+
+
+def _add(rotation: Rotation, decision: Decision, by_id: dict[str, Entry]) -> None:
+    rotation.keep.extend((by_id[kept.candidate.id], kept.reasons) for kept in decision.keep)
+    rotation.remove.extend(by_id[candidate.id] for candidate in decision.remove)
+
+
+def rotate(
+    storage: Storage,
+    name: str,
+    prefix: str,
+    policy: RetentionPolicy,
+    owner: tuple[str, str],
+    now: datetime,
+    removed: Callable[[str], None],
+) -> Rotation:
+    """Remove what the policy does not keep below `prefix` (a backup, or one artifact of it).
+
+    The object goes first, its manifest last: when we are stopped in between, the manifest still
+    says whose it was, and the next rotation finishes the work.
+
+    Raises:
+        StorageError: something could not be listed, read or removed.
+    """
+    rotation = plan_rotation(catalog.read(storage, name, prefix), policy, owner, now)
+    for entry in rotation.remove:
+        storage.delete([entry.path])
+        storage.delete([entry.manifest_path])
+        removed(entry.path)
+    return rotation
+
+
+def leftovers(storage: Storage, backup: str, identity: str, now: datetime) -> list[str]:
+    """Unfinished objects below a backup that no run will finish.
+
+    Call it under the run lock: then everything with our own identity is dead. What belongs to
+    another project or host may be alive, and is left alone for a week.
+    """
+    return [part for part in storage.unfinished(backup) if _is_dead(part, identity, now)]
+
+
+def _is_dead(part: str, identity: str, now: datetime) -> bool:
+    parsed = parse_part(part)
+    if parsed is None:
+        return False
+    owner, started = parse_token(parsed[1])
+    return owner == identity or (now - started).total_seconds() > ABANDONED
+
+
+def clear_leftovers(storage: Storage, backup: str, identity: str, now: datetime) -> list[str]:
+    """Remove what dead runs left behind; returns the names.
+
+    A run killed between its two commits leaves an object without a manifest, and the unfinished
+    manifest that says whose it is: both go.
+
+    Raises:
+        StorageError: something could not be removed.
+    """
+    dead = leftovers(storage, backup, identity, now)
+    if not dead:
+        return []
+    visible = {info.name for info in storage.list(backup)}
+    orphans = [path for path in map(_orphan_of, dead) if path in visible]
+    orphans = [path for path in orphans if path + MANIFEST_SUFFIX not in visible]
+    storage.delete(orphans)
+    storage.sweep(dead)
+    return orphans + dead
+
+
+def _orphan_of(part: str) -> str:
+    """The object that the unfinished manifest `part` was meant for; empty when it is not a
+    manifest.
+    """
+    parsed = parse_part(part)
+    final = parsed[0] if parsed else ""
+    return final.removesuffix(MANIFEST_SUFFIX) if final.endswith(MANIFEST_SUFFIX) else ""
