@@ -11,7 +11,7 @@ from hashlib import sha256
 
 from pipeline.channel import Channel, Trailer
 from pipeline.context import StageContext
-from pipeline.errors import NxsError, StorageError, StorageUnavailable
+from pipeline.errors import Aborted, NxsError, StorageError, StorageUnavailable
 from pipeline.graph import BranchPlan
 from pipeline.naming import ObjectName
 from pipeline.stage import Writer
@@ -116,9 +116,10 @@ class BranchRun:
     # -- from any thread -------------------------------------------------------------------------
 
     def fail(self, error: BaseException) -> None:
-        """Note the first error; what follows from it is of no interest."""
+        """Note the first error that is a cause; what follows from it is of no interest."""
         with self._lock:
-            self.error = self.error or error
+            if self.error is None or isinstance(self.error, Aborted):
+                self.error = error
 
     def stalled(self, seconds: float) -> None:
         self.fail(StorageUnavailable(f"no progress for {seconds:g} s", "see `stall_timeout`"))

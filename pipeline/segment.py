@@ -26,7 +26,7 @@ async def run_in_thread(
     name: str,
     function: Callable[[], T],
     on_cancel: Callable[[], None] | None = None,
-    grace: float = GRACE,
+    grace: float | None = None,
 ) -> T:
     """Run `function` in a thread of its own and wait for it.
 
@@ -54,7 +54,7 @@ async def run_in_thread(
     except anyio.get_cancelled_exc_class():
         if on_cancel is not None:
             on_cancel()
-        with anyio.move_on_after(grace, shield=True):
+        with anyio.move_on_after(GRACE if grace is None else grace, shield=True):
             await done.wait()
         raise
     return outcome.result()

@@ -1,3 +1,3 @@
 """The version of the program; the only place that has it."""
 
-VERSION = "0.1.0"
+VERSION = "4.0.0a1"

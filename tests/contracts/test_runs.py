@@ -1,0 +1,148 @@
+"""Finish or it never happened, on every storage: the same faults, a real place, and what is left in it."""
+
+from __future__ import annotations
+
+import json
+
+import anyio
+import pytest
+
+from pipeline.errors import StorageError
+from pipeline.report import ArtifactReport, Outcome
+from pipeline.stage import CHUNK
+from stages.rotate import clear_leftovers
+from tests.contracts.storage import Subject, put, read
+from tests.contracts.test_storages import servers, subject  # noqa: F401
+from tests.fakes import (
+    TAKEN_AT,
+    FakeSource,
+    FakeTransform,
+    FaultyStorage,
+    NullStorage,
+    artifact_run,
+    branch,
+    broken_source,
+    plan,
+)
+
+pytestmark = pytest.mark.anyio
+
+DATA = [bytes([number]) * CHUNK for number in range(24)]
+OLD = "shop/crm/crm_2026-11-22T03-15-00Z.sql"
+OBJECT = "shop/crm/crm_2026-11-23T03-15-00Z.sql"
+IDENTITY = "01234567"
+
+
+@pytest.fixture(autouse=True)
+def previous_backup(subject: Subject) -> None:  # noqa: F811
+    put(subject.storage, OLD, [b"the backup of yesterday"])
+    put(subject.storage, OLD + ".manifest.json", [b"{}"])
+
+
+async def finish(source: FakeSource, *branches: object, transform: FakeTransform) -> ArtifactReport:
+    run = artifact_run(plan(source, branches, [transform]))  # type: ignore[arg-type]
+    with anyio.fail_after(60):
+        await run.run()
+    return run.report()
+
+
+def assert_only_the_old_one_is_there(subject: Subject) -> None:  # noqa: F811
+    names = [info.name for info in subject.storage.list("shop")]
+    assert names == [OLD, OLD + ".manifest.json"]
+    assert list(subject.storage.unfinished("shop")) == []
+    assert read(subject.storage, OLD) == b"the backup of yesterday"
+
+
+async def test_a_good_run_is_complete(subject: Subject) -> None:  # noqa: F811
+    report = await finish(FakeSource(DATA), branch(subject.storage), transform=FakeTransform())
+    assert report.outcome is Outcome.OK
+    stored = read(subject.storage, OBJECT + ".neg")
+    manifest = json.loads(read(subject.storage, OBJECT + ".neg.manifest.json"))
+    assert len(stored) == manifest["stored_size"] == 24 * CHUNK
+    assert list(subject.storage.unfinished("shop")) == []
+
+
+@pytest.mark.parametrize("after", [0, 1, 12, 24])
+async def test_a_source_that_dies(subject: Subject, after: int) -> None:  # noqa: F811
+    report = await finish(broken_source(after), branch(subject.storage), transform=FakeTransform())
+    assert report.outcome is Outcome.FAILED
+    assert report.error == "broken on command"
+    assert_only_the_old_one_is_there(subject)
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+async def test_a_transform_that_raises(subject: Subject, at_end: bool) -> None:  # noqa: F811
+    broken = FakeTransform(fail_at_end=True) if at_end else FakeTransform(fail_after=5)
+    report = await finish(FakeSource(DATA), branch(subject.storage), transform=broken)
+    assert report.outcome is Outcome.FAILED
+    assert_only_the_old_one_is_there(subject)
+
+
+@pytest.mark.parametrize(
+    "step", ["write", "flush", "commit", "manifest write", "manifest flush", "manifest commit"]
+)
+async def test_a_storage_that_refuses(subject: Subject, step: str) -> None:  # noqa: F811
+    faulty = FaultyStorage(subject.storage, step, after=3 * CHUNK)
+    if step == "manifest write":
+        faulty.after = 0
+    branches = [branch(faulty, "faulty", required=False), branch(NullStorage(), "good")]
+    report = await finish(FakeSource(DATA), *branches, transform=FakeTransform())
+    assert report.outcome is Outcome.PARTIAL
+    assert "broken on command" in str(report.branches[0].error)
+    assert_only_the_old_one_is_there(subject)
+
+
+async def test_a_run_that_is_cancelled(subject: Subject) -> None:  # noqa: F811
+    source = FakeSource(DATA, block=True)
+    run = artifact_run(plan(source, [branch(subject.storage)], [FakeTransform()]))
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.run)
+        with anyio.fail_after(30):
+            while not source.blocked.is_set():
+                await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+    assert run.report().outcome is Outcome.INTERRUPTED
+    assert_only_the_old_one_is_there(subject)
+
+
+async def test_one_good_branch_beside_a_bad_one_is_complete(subject: Subject) -> None:  # noqa: F811
+    bad = FaultyStorage(NullStorage(), "write", after=3 * CHUNK)
+    for required, outcome in ((False, Outcome.PARTIAL), (True, Outcome.FAILED)):
+        subject.storage.delete([OBJECT + ".neg", OBJECT + ".neg.manifest.json"])
+        branches = [branch(bad, "bad", required), branch(subject.storage, "good")]
+        report = await finish(FakeSource(DATA), *branches, transform=FakeTransform())
+        assert report.outcome is outcome
+        assert [entry.outcome for entry in report.branches] == [Outcome.FAILED, Outcome.OK]
+        assert len(read(subject.storage, OBJECT + ".neg")) == 24 * CHUNK
+
+
+async def test_an_object_is_never_overwritten(subject: Subject) -> None:  # noqa: F811
+    put(subject.storage, OBJECT + ".neg", [b"somebody else's"])
+    report = await finish(FakeSource(DATA), branch(subject.storage), transform=FakeTransform())
+    assert report.outcome is Outcome.FAILED
+    assert "exists" in str(report.branches[0].error)
+    assert read(subject.storage, OBJECT + ".neg") == b"somebody else's"
+    assert list(subject.storage.unfinished("shop")) == []
+
+
+async def test_what_a_killed_run_leaves_is_cleared_and_nothing_else(
+    subject: Subject,  # noqa: F811
+) -> None:
+    """Killed between its two commits: an object that is visible, a manifest that is not."""
+    token = f"{IDENTITY}-20261123T031500Z-abcdef"
+    foreign = "ffffffff-20261123T031500Z-abcdef"
+    put(subject.storage, OBJECT, [b"orphan"], token)
+    for name, owner in ((OBJECT + ".manifest.json", token), (OBJECT + ".x", foreign)):
+        writer = subject.storage.create(name, owner)
+        writer.write(b"half")
+        writer.flush()
+        del writer
+    cleared = clear_leftovers(subject.storage, "shop", IDENTITY, TAKEN_AT)
+    assert [name.rpartition("/")[2] for name in cleared] == [
+        "crm_2026-11-23T03-15-00Z.sql",
+        f".crm_2026-11-23T03-15-00Z.sql.manifest.json.{token}.part",
+    ]
+    assert [info.name for info in subject.storage.list("shop")] == [OLD, OLD + ".manifest.json"]
+    assert len(subject.storage.unfinished("shop")) == 1
+    with pytest.raises(StorageError):
+        read(subject.storage, OBJECT)
