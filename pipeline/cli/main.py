@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_run, _check, _graph, _list, _verify, _restore, _prune, _version):
+    for add in (_run, _check, _graph, _list, _verify, _restore, _prune, _keygen, _version):
         add(commands)
     return parser
 
@@ -166,6 +166,11 @@ def _prune(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument("--backup", action="append", default=[], metavar="NAME", help="only these")
     parser.add_argument("--dry-run", action="store_true", help="say what it would do, do nothing")
     _json(parser)
+
+
+def _keygen(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "keygen", "keygen", "make a key pair for the stage age")
+    parser.add_argument("file", metavar="FILE", help="new file for the private key; keep it safe")
 
 
 def _version(commands: _Commands[argparse.ArgumentParser]) -> None:
