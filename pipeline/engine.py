@@ -35,7 +35,7 @@ from pipeline.naming import ObjectName
 from pipeline.report import ArtifactReport, BranchReport, Outcome
 from pipeline.segment import GRACE, run_in_thread
 from pipeline.stage import Artifact, Transform
-from pipeline.streams import Meter, Step, chained, metered
+from pipeline.streams import Meter, Step, chained, metered, naming
 
 TICK = 0.2
 """Seconds between two looks at progress and stalls."""
@@ -209,13 +209,13 @@ class ArtifactRun:
         digest = sha256() if needs_digest else None
         meter, send = self._meters[0], self._trunk.send
         stream = self._plan.source.stream(self._artifact, self._context)
-        with closing(stream):  # type: ignore[type-var]
+        with naming(f"source {self._plan.source_type}"), closing(stream):  # type: ignore[type-var]
             for chunk in stream:
                 meter.bytes += len(chunk)
                 if digest is not None:
                     digest.update(chunk)
                 send(chunk)
-        self._check_size(meter.bytes)
+            self._check_size(meter.bytes)
         self._plain = Trailer(meter.bytes, digest.hexdigest() if digest else None)
         self._trunk.finish(self._plain)
 

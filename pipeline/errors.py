@@ -48,6 +48,13 @@ class UnknownName(NxsError):
 class StageError(NxsError):
     """A stage failed."""
 
+    stage: str | None = None
+    """Which one; the engine knows, and fills it in."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{self.stage}: {text}" if self.stage else text
+
 
 class SourceError(StageError):
     """The source could not be read to its end."""

@@ -25,6 +25,7 @@ from pipeline.naming import quote_name, run_token
 from pipeline.registry import Storages
 from pipeline.report import ArtifactReport, BackupReport, Outcome, RunReport
 from pipeline.segment import run_in_thread
+from pipeline.streams import naming
 from schemas.pipeline import Pipeline
 
 T = TypeVar("T")
@@ -149,7 +150,8 @@ class BackupRun:
         with RunLock(*self._runner.owner, plan.backup):
             taken_at = self._runner.clock()
             await self._clear_leftovers(plan, taken_at)
-            artifacts = await run_in_thread("plan", plan.source.artifacts)
+            with naming(f"source {plan.source_type}"):
+                artifacts = await run_in_thread("plan", plan.source.artifacts)
             for artifact in artifacts:
                 run = ArtifactRun(plan, artifact, self._identity(taken_at), self._bus)
                 await self._collect(run)

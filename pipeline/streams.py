@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pipeline.errors import StageError
+
 Step = Callable[[Iterator[bytes]], Iterator[bytes]]
 """Takes a stream, gives a stream: `apply` or `invert` of a transform."""
 
@@ -39,7 +41,18 @@ def chained(chunks: Iterator[bytes], steps: Sequence[Step]) -> Iterator[Iterator
 
 
 def metered(chunks: Iterator[bytes], meter: Meter) -> Iterator[bytes]:
-    """Count what passes."""
-    for chunk in chunks:
-        meter.bytes += len(chunk)
-        yield chunk
+    """Count what passes, and give an error the name of the stage it comes from."""
+    with naming(f"stage {meter.name}"):
+        for chunk in chunks:
+            meter.bytes += len(chunk)
+            yield chunk
+
+
+@contextmanager
+def naming(stage: str) -> Iterator[None]:
+    """Give an error that passes the name of its stage, unless it has one from further inside."""
+    try:
+        yield
+    except StageError as error:
+        error.stage = error.stage or stage
+        raise

@@ -60,7 +60,7 @@ def decode_bech32(text: str) -> tuple[str, bytes]:
         raise ValueError("mixes upper and lower case")
     prefix, separator, encoded = text.lower().rpartition("1")
     values = [_CHARSET.find(character) for character in encoded]
-    if not (prefix and separator) or min(values, default=-1) < 0:
+    if not (prefix and separator) or min(values, default=0) < 0:
         raise ValueError("has a character that cannot be part of a key")
     if len(values) < _CHECKSUM or _polymod([*_expand(prefix), *values]) != 1:
         raise ValueError("has a typing mistake or is not complete (its checksum does not match)")

@@ -64,7 +64,8 @@ def parse_duration(value: Any) -> float:
     text = value.strip() if isinstance(value, str) else ""
     parts = list(_DURATION.finditer(text))
     seconds = sum(float(part[1]) * _TIME_UNITS[part[2]] for part in parts)
-    if seconds <= 0 or "".join(part[0] for part in parts) != text.replace(" ", ""):
+    understood = "".join(part[0] for part in parts)
+    if seconds <= 0 or understood.replace(" ", "") != text.replace(" ", ""):
         raise ValueError("must be a time above zero with a unit; such as 30s, 26h, 30d or 1h30m")
     return seconds
 
@@ -81,8 +82,8 @@ def format_duration(seconds: float) -> str:
     """``90s``, ``2h``: the largest unit that leaves a whole number."""
     for unit in ("d", "h", "m"):
         if seconds and seconds % _TIME_UNITS[unit] == 0:
-            return f"{seconds / _TIME_UNITS[unit]:g}{unit}"
-    return f"{seconds:g}s"
+            return f"{int(seconds / _TIME_UNITS[unit])}{unit}"
+    return f"{int(seconds)}s" if seconds == int(seconds) else f"{seconds:.3f}".rstrip("0") + "s"
 
 
 ByteSize = Annotated[
@@ -126,6 +127,16 @@ AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
 Text = Annotated[str, Field(min_length=1)]
 """Text that is not empty: a variable that is set to nothing does not slip through."""
+
+
+def _has_program(command: list[str]) -> list[str]:
+    if not command[0]:
+        raise ValueError("must start with the name of a program")
+    return command
+
+
+Command = Annotated[list[str], Field(min_length=1), AfterValidator(_has_program)]
+"""A program and its arguments, which may be empty."""
 
 Suffix = Annotated[str, AfterValidator(_plain_suffix)]
 """A file suffix that can be told apart from the name before it."""

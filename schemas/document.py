@@ -143,7 +143,6 @@ class _Composer:
         self._problems = problems
         self._events = events(shield.text, file, problems)
         self._anchors: dict[str, Node | None] = {}
-        self._merged = 0
 
     def document(self) -> Node:
         root: Node | None = None
@@ -207,7 +206,7 @@ class _Composer:
         mapping = Mapping(self._at(start))
         has_text_keys = True
         own: dict[str, Position] = {}
-        merges: list[tuple[Any, Node]] = []
+        merges: list[Node] = []
         for event in self._events:
             if isinstance(event, MappingEndEvent):
                 break
@@ -228,11 +227,11 @@ class _Composer:
             if isinstance(value, Scalar) and _is_absent(value_event):
                 value.at = own[key]
             if is_merge:
-                merges.append((value_event, value))
+                merges.append(value)
             else:
                 mapping.entries[key] = Entry(own[key], value)
-        for value_event, value in merges:
-            self._merge(mapping, value, value_event, path)
+        for value in merges:
+            self._merge(mapping, value, path)
         return mapping if has_text_keys else Scalar(mapping.at, None, broken=True)
 
     def _key(self, event: Any, path: Path, depth: int) -> str | None:
@@ -251,7 +250,7 @@ class _Composer:
         hint = f"first written in line {first.line}; keep one of them"
         self._problems.add(at, path, "is written twice", hint)
 
-    def _merge(self, mapping: Mapping, value: Node, event: Any, path: Path) -> None:
+    def _merge(self, mapping: Mapping, value: Node, path: Path) -> None:
         """``<<``: keys written here win, then those of an earlier mapping over a later one."""
         sources = value.items if isinstance(value, Sequence) else [value]
         for source in sources:
@@ -260,8 +259,6 @@ class _Composer:
                     message = "only a mapping can be merged"
                     self._problems.add(source.at, (*path, "<<"), message, "write <<: *name")
                 continue
-            self._merged += len(source.entries)
-            self._check_size(self._merged, event, path)
             for key, entry in source.entries.items():
                 mapping.entries.setdefault(key, entry)
 
@@ -308,10 +305,7 @@ class _Composer:
     def _grow(self, parent: Sequence | Mapping, child: Node, event: Any, path: Path) -> None:
         parent.nodes += child.nodes
         parent.height = max(parent.height, child.height + 1)
-        self._check_size(parent.nodes, event, path)
-
-    def _check_size(self, nodes: int, event: Any, path: Path) -> None:
-        if nodes > MAX_NODES:
+        if parent.nodes > MAX_NODES:
             message = "is too large once its aliases are followed"
             self._stop(event, path, message, f"at most {MAX_NODES} values are read")
 

@@ -118,18 +118,11 @@ class Includer:
 
     def _merge(self, mapping: Mapping) -> None:
         if self.root is None:
-            # A copy: entries of other files are added to it, and an alias must not see them.
-            self.root = Mapping(mapping.at, dict(mapping.entries))
-            for key in _NAMED:
-                entry = self.root.entries.get(key)
-                if entry and isinstance(entry.node, Mapping):
-                    copied = Mapping(entry.node.at, dict(entry.node.entries))
-                    self.root.entries[key] = Entry(entry.at, copied)
-            return
+            self.root = Mapping(mapping.at)
         for key, entry in mapping.entries.items():
             first = self.root.entries.get(key)
             if first is None:
-                self.root.entries[key] = entry
+                self.root.entries[key] = _copied(entry) if key in _NAMED else entry
             elif key in _NAMED:
                 self._merge_named(key, first, entry)
             elif key != "include":
@@ -185,3 +178,10 @@ class Includer:
                 self._problems.add(at, path, "matches no file", hint, "warning")
             for file in files:
                 self._read(file, at, path, depth - 1)
+
+
+def _copied(entry: Entry) -> Entry:
+    """A section that entries of other files can be added to; an alias of it must not see them."""
+    if not isinstance(entry.node, Mapping):
+        return entry
+    return Entry(entry.at, Mapping(entry.node.at, dict(entry.node.entries)))

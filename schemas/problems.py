@@ -26,7 +26,7 @@ NOT_A_LIST = ("must be a list", 'write [one, two], or each entry in a line of it
 NOT_A_MAPPING = ("must be a mapping", 'write "key: value" lines below it')
 NO_VALUE = (
     "has no value",
-    "give one or remove the key; quote a value that starts with #, &, * or !",
+    "give one or remove the key; quote a value that starts with #, !, & or *",
 )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.base import AbsolutePath, ByteSize, Duration, Secret, Spec, Suffix, Text
+from schemas.base import AbsolutePath, ByteSize, Command, Duration, Secret, Spec, Suffix, Text
 
 ExitCode = Annotated[int, Field(ge=0, le=255)]
 OnUnreadable = Literal["fail", "warn", "ignore"]
@@ -49,8 +49,7 @@ class CommandSource(Spec):
     """The standard output of a program, as one artifact."""
 
     type: Literal["command"]
-    command: list[Text] = Field(
-        min_length=1,
+    command: Command = Field(
         description="Program and arguments; no shell is involved.",
         examples=[["pg_dump", "--format=custom", "shop"]],
     )

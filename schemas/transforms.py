@@ -19,7 +19,7 @@ class ZstdTransform(Spec):
         None, ge=0, le=64, description="Worker threads; default: none on two cores, else up to 4."
     )
     long: bool = Field(
-        False, description="Look for repetitions in the last 128 MiB (uses that much memory more)."
+        False, description="Look for repetitions in the last 64 MiB (uses that much memory more)."
     )
 
 

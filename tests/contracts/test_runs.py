@@ -66,7 +66,7 @@ async def test_a_good_run_is_complete(subject: Subject) -> None:  # noqa: F811
 async def test_a_source_that_dies(subject: Subject, after: int) -> None:  # noqa: F811
     report = await finish(broken_source(after), branch(subject.storage), transform=FakeTransform())
     assert report.outcome is Outcome.FAILED
-    assert report.error == "broken on command"
+    assert report.error == "source fake: broken on command"
     assert_only_the_old_one_is_there(subject)
 
 

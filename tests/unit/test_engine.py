@@ -120,7 +120,7 @@ async def test_a_source_that_dies_half_way_leaves_nothing(
     made = plan(broken_source(), [branch(storage), branch(other, "offsite")])
     report = await finish(artifact_run(made))
     assert report.outcome is Outcome.FAILED
-    assert report.error == "broken on command"
+    assert report.error == "source fake: broken on command"
     assert [entry.error for entry in report.branches] == [None, None]
     assert is_untouched(storage)
     assert is_untouched(other)
@@ -136,7 +136,7 @@ async def test_a_transform_that_raises_leaves_nothing(
 ) -> None:
     report = await finish(artifact_run(plan(FakeSource(DATA), [branch(storage)], [transform])))
     assert report.outcome is Outcome.FAILED
-    assert report.error == "broken on command"
+    assert report.error == "stage fake: broken on command"
     assert is_untouched(storage)
 
 
@@ -150,7 +150,15 @@ async def test_a_transform_of_one_branch_that_raises_costs_only_that_branch(
     assert is_untouched(other)
 
 
-STEPS = ["create", "write", "flush", "commit", "manifest write", "manifest flush", "manifest commit"]
+STEPS = [
+    "create",
+    "write",
+    "flush",
+    "commit",
+    "manifest write",
+    "manifest flush",
+    "manifest commit",
+]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -210,7 +218,10 @@ async def test_a_slow_source_is_not_taken_for_a_stalled_storage(storage: memory.
 async def test_nothing_read_is_a_failure(storage: memory.Memory) -> None:
     report = await finish(artifact_run(plan(FakeSource([]), [branch(storage)])))
     assert report.outcome is Outcome.FAILED
-    assert report.error == '"crm" gave nothing; an empty dump is no backup; see `min_size`'
+    assert (
+        report.error
+        == 'source fake: "crm" gave nothing; an empty dump is no backup; see `min_size`'
+    )
     assert is_untouched(storage)
 
 

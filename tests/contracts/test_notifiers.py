@@ -1,0 +1,123 @@
+"""Every notifier through its contract, and what is particular to each."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.stage import Notifier
+from schemas.notifiers import WebhookNotifier
+from stages.notifiers.webhook import COMPONENT, Webhook, retry_after
+from tests.contracts.notifier import PATH, SECRET, NotifierContract, refusal, report, some_events
+from tests.servers.http import Answer, HttpSink
+
+
+def webhook(url: str, timeout: str = "30s", ca: Path | None = None, **more: Any) -> Notifier:
+    fields = {"type": "webhook", "url": url, "timeout": timeout, "ca": ca and str(ca), **more}
+    return Webhook(WebhookNotifier.model_validate(fields))
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the surroundings must not come between the tests and loopback."""
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.mark.parametrize("build", [pytest.param(webhook, id="webhook")])
+class TestNotifiers(NotifierContract):
+    pass
+
+
+def test_the_registry_finds_it() -> None:
+    assert COMPONENT is Webhook
+
+
+@pytest.mark.anyio
+class TestWebhook:
+    async def test_the_body_is_the_summary_and_the_report(self) -> None:
+        with HttpSink() as sink:
+            await webhook(sink.url(PATH)).send(report())
+            (request,) = sink.received
+        body = json.loads(request.body)
+        assert body.keys() == {"text", "report"}
+        assert body["text"] == report().summary().replace("\udcff", "?")
+        assert body["report"]["backups"][0]["artifacts"][0]["skipped"] == ["a?: gone"]
+        assert body["report"]["outcome"] == "partial"
+        assert request.headers["content-type"] == "application/json"
+        assert request.headers["user-agent"] == "nxs-backup"
+
+    async def test_events_are_lines_for_people_and_objects_for_programs(self) -> None:
+        with HttpSink() as sink:
+            await webhook(sink.url(PATH)).send_events(some_events())
+            (request,) = sink.received
+        body = json.loads(request.body)
+        assert body["text"].splitlines()[0] == (
+            "info: artifact committed backup=etc artifact=etc storage=nas "
+            "object=etc/etc/etc_x.tar size=900"
+        )
+        committed, progressed, skipped = body["events"]
+        assert committed["event"] == "artifact committed"
+        assert progressed["stages"][0] == {"stage": "zstd", "bytes": 7, "fill": 0.5}
+        assert (skipped["level"], skipped["items"]) == ("warning", ["a?: gone"])
+
+    @pytest.mark.parametrize("method", ["POST", "PUT"])
+    async def test_the_method_is_as_told(self, method: str) -> None:
+        with HttpSink() as sink:
+            await webhook(sink.url(PATH), method=method).send(report())
+            assert [request.method for request in sink.received] == [method]
+
+    async def test_headers_are_added_and_win(self) -> None:
+        headers = {"Authorization": f"Bearer {SECRET}", "Content-Type": "text/json"}
+        with HttpSink() as sink:
+            await webhook(sink.url(PATH), headers=headers).send(report())
+            (request,) = sink.received
+        assert request.headers["authorization"] == f"Bearer {SECRET}"
+        assert request.headers["content-type"] == "text/json"
+
+    @pytest.mark.parametrize("value", [f"a\n{SECRET}", f"{SECRET}\udcff"], ids=ascii)
+    async def test_a_header_that_cannot_be_sent_is_an_error(self, value: str) -> None:
+        with HttpSink() as sink:
+            error = await refusal(webhook(sink.url(PATH), headers={"X-Key": value}))
+            assert sink.received == []
+        assert "header" in error.message
+
+    async def test_user_and_password_of_the_url_are_used_and_not_told(self) -> None:
+        with HttpSink(Answer(401)) as sink:
+            url = sink.url(PATH).replace("//", f"//user:{SECRET}@")
+            error = await refusal(webhook(url))
+            assert sink.received[0].headers["authorization"].startswith("Basic ")
+        assert error.message == '"127.0.0.1" answered 401'
+
+    async def test_a_redirect_comes_with_a_hint(self) -> None:
+        with HttpSink(Answer(301, headers={"location": "/elsewhere"})) as sink:
+            error = await refusal(webhook(sink.url(PATH)))
+        assert error.hint == "redirects are not followed; set the url it leads to"
+
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        pytest.param(None, 0, id="absent"),
+        pytest.param("0", 0, id="at-once"),
+        pytest.param("120", 120, id="seconds"),
+        pytest.param("Mon, 23 Nov 2026 12:00:30 GMT", 30, id="date"),
+        pytest.param("Mon, 23 Nov 2026 12:00:30 -0000", 30, id="date-without-zone"),
+        pytest.param("Mon, 23 Nov 2026 11:00:00 GMT", 0, id="date-in-the-past"),
+        pytest.param("-5", 0, id="negative"),
+        pytest.param("1.5", 0, id="fraction"),
+        pytest.param("soon", 0, id="words"),
+        pytest.param("", 0, id="empty"),
+        pytest.param("9" * 5000, 0, id="absurd"),
+        pytest.param("\u0663", 0, id="digits-that-are-not-ascii"),
+        pytest.param("Mon, 99 Nov 2026 99:99:99 GMT", 0, id="no-such-date"),
+    ],
+)
+def test_retry_after(header: str | None, seconds: float) -> None:
+    assert retry_after(header, NOW) == seconds

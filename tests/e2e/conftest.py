@@ -1,0 +1,57 @@
+"""The built archive, and a way to run it as a user would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.program import Program
+from tests.servers.sshd import Sshd
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def pyz() -> Path:
+    """dist/nxs-backup.pyz for the Python that runs the tests, built when it is missing or stale."""
+    made = subprocess.run(
+        ["make", "-s", "pyz", f"PYTHON={sys.executable}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert made.returncode == 0, made.stdout
+    return ROOT / "dist" / "nxs-backup.pyz"
+
+
+@pytest.fixture(scope="session")
+def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache directory that all tests of the program share."""
+    path = tmp_path_factory.mktemp("cache")
+    path.chmod(0o700)
+    return path
+
+
+@pytest.fixture
+def program(pyz: Path, warm_cache: Path, tmp_path: Path) -> Program:
+    """The archive, in an environment of its own and with a folder to work in."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "NXS_BACKUP_CACHE_DIR": str(warm_cache),
+    }
+    return Program(pyz, tmp_path, environment)
+
+
+@pytest.fixture(scope="module")
+def sshd() -> Iterator[Sshd]:
+    with Sshd() as server:
+        yield server
