@@ -88,7 +88,7 @@ class Channel:
         self._data.put(trailer)
 
     def abort(self) -> None:
-        """Wake both sides; all that follows raises `Aborted`. From any thread, any number of times."""
+        """Wake both sides; all that follows raises `Aborted`. From any thread, at any time."""
         self._dead = True
         self._data.put(None)
         self._credits.put(_WAKE)

@@ -227,8 +227,8 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def open(self, name: str) -> Iterator[bytes]:
-        """Read an object as chunks, to its end.
+    def open(self, name: str, offset: int = 0) -> Iterator[bytes]:
+        """Read an object as chunks, from `offset` to its end.
 
         Raises:
             ObjectMissing: there is no such object.

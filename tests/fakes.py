@@ -1,4 +1,4 @@
-"""Stages that fail, wait or count on command, for tests of the engine. They keep the contracts of real ones."""
+"""Stages that fail, wait or count on command; they keep the contracts of real ones."""
 
 from __future__ import annotations
 

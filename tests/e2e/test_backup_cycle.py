@@ -1,4 +1,4 @@
-"""The main job, as a user runs it: a nasty tree, two storages at once, and back with standard tools."""
+"""The main job, as a user runs it: a nasty tree, two storages, and back with standard tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Killed, interrupted, refused: what the program says, how it exits, and what is left on the storage."""
+"""Killed, interrupted, refused: what the program says, how it exits, what is left behind."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_server_that_disappears(
         sshd.start()
     assert "nas" in output(program)
     assert backups_on(program.folder / "disk") == [2]
-    assert not [name for name in files_below(remote) if not name.rpartition("/")[2][0] == "."]
+    assert not [name for name in files_below(remote) if name.rpartition("/")[2][0] != "."]
 
 
 def test_a_held_lock_is_exit_11_and_prune_waits_for_nobody(program: Program, config: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run takes from its host: no byte on its disk, a known amount of memory, no time to start."""
+"""What a run takes from its host: no byte on its disk, a known amount of memory."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ OPEN = re.compile(r'open(?:at)?\(.*?"(?P<path>[^"]*)", (?P<flags>[A-Z_|]+)')
 
 
 def test_no_local_byte_outside_the_storage(program: Program, sshd: Sshd) -> None:
-    """Every system call that could make or change a file is looked at, of all threads and children."""
+    """Looks at each system call that could make or change a file, of all threads and children."""
     tree.mixed(program.folder / "source", 300)
     config, _ = configure(program, sshd, '{type: files, paths: ["{here}/source"]}')
     program.ok("run", config)  # the archive has unpacked itself, Python has compiled what it needs
@@ -194,7 +194,7 @@ def test_many_files_under_a_low_limit_of_descriptors(program: Program) -> None:
         env=program.environment,
         capture_output=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),  # noqa: PLW1509
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
     )
     assert done.returncode == 0, done.stderr
 

@@ -1,4 +1,4 @@
-"""A secret of the configuration appears nowhere: not in output, objects, messages or the process list."""
+"""A secret of the configuration appears nowhere: not in output, objects or the process list."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CONFIGURATION = """\
       talkative:
         source:
           type: command
-          command: [sh, -c, 'echo data; echo "login with $PASSWORD failed" >&2; sleep 1; exit {code}']
+          command: [sh, -c, "echo data; echo login with $PASSWORD failed >&2; sleep 1; exit {code}"]
           env: {PASSWORD: "${TOKEN}"}
         stages:
           - {type: age, passphrase: "${TOKEN}"}
@@ -141,7 +141,9 @@ def test_a_core_of_the_environment_is_not_passed_to_the_logs(program: Program) -
         name: shop
         storages: {disk: {type: local, path: "{here}/${TOKEN}/x"}}
         backups:
-          it: {source: {type: command, command: [echo, hi], env: {A: "${TOKEN}"}}, fan_out: [{storage: disk}]}
+          it:
+            source: {type: command, command: [echo, hi], env: {A: "${TOKEN}"}}
+            fan_out: [{storage: disk}]
     """)
     secret = "hidden-folder-name"
     (program.folder / secret).write_text("a file, where a folder should be")

@@ -1,4 +1,4 @@
-"""The engine on one artifact: what is visible afterwards, whatever went wrong. Both event loops, in memory.
+"""The engine on one artifact: what is visible afterwards, whatever went wrong.
 
 The same faults on real storages are in tests/contracts/test_runs.py.
 """
