@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pydantic import SecretStr
 from pydantic_core import ErrorDetails
 
 from schemas.base import format_duration, format_size, parse_duration, parse_rate, parse_size
@@ -69,6 +70,17 @@ def explain(errors: Iterable[ErrorDetails], root: Mapping, model: Any, problems:
         place = _locate(error["loc"], root, shape(model))
         if not _is_consequence(error, place):
             _report(error, place, problems)
+
+
+def keep_numbers_as_text(root: Mapping, model: Any) -> None:
+    """Take a number for text where text is expected: `command: [bzip2, -9]`, `password: 0123`.
+
+    As it stands in the file: read as a number it would lose zeros, signs or digits.
+    """
+    for _, scalar, found in visit(root, shape(model)):
+        is_number = isinstance(scalar.value, (int, float)) and not isinstance(scalar.value, bool)
+        if is_number and found.annotation in (str, SecretStr):
+            scalar.value = scalar.raw
 
 
 def refuse_truths(root: Mapping, model: Any, problems: Problems) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from schemas.document import Mapping as MappingNode
 from schemas.document import plain
-from schemas.explain import explain, refuse_truths
+from schemas.explain import explain, keep_numbers_as_text, refuse_truths
 from schemas.include import Includer
 from schemas.interpolate import Interpolator
 from schemas.pipeline import Pipeline
@@ -81,6 +81,7 @@ def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Loaded:
 
 
 def _validate(root: MappingNode, complete: bool, problems: Problems) -> Pipeline | None:
+    keep_numbers_as_text(root, Pipeline)
     refuse_truths(root, Pipeline, problems)
     if complete:
         check_references(root, problems)

@@ -72,6 +72,16 @@ class Files(Source):
                 f"and {len(problems) - 10} more" if len(problems) > 10 else None,
             )
 
+    def examine(self, chunks: Iterator[bytes], context: StageContext) -> str:
+        from stages.sources._untar import TarReader
+
+        reader, members = TarReader(chunks), 0
+        for _ in reader:
+            members += 1
+            for _ in reader.data():
+                context.teardown.check()
+        return f"a whole tar archive of {members} members"
+
     def _roots(self) -> list[Root]:
         """What the configured paths stand for now, sorted, each once."""
         excludes = Excludes(self._spec.exclude)

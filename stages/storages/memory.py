@@ -80,6 +80,7 @@ class MemoryWriter(Writer):
                 raise exists_already(self._name)
             self._space.objects[self._name] = bytes(buffer)
             del self._space.parts[self._part]
+            self._ended = True
 
     def abort(self) -> None:
         with self._space.lock:

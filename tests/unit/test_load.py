@@ -231,3 +231,25 @@ def test_a_path_is_shown(path: tuple[str | int, ...], text: str) -> None:
 )
 def test_the_nearest_name_is_found(word: str, found: str | None) -> None:
     assert nearest(word, ["path", "fsync", "type"]) == found
+
+
+def test_a_number_is_text_where_text_is_expected(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(
+        """\
+name: 0042
+storages: {nas: {type: sftp, host: nas, user: backup, path: /b, password: 00123}}
+backups:
+  etc:
+    source: {type: command, command: [head, -c, 1_000, 0x1F, -9, 1.50]}
+    fan_out: [{storage: nas}]
+"""
+    )
+    pipeline = load(path, {}).pipeline
+    source, nas = pipeline.backups["etc"].source, pipeline.storages["nas"]
+    assert isinstance(source, CommandSource)
+    assert isinstance(nas, SftpStorage)
+    assert pipeline.name == "0042"
+    assert source.command == ["head", "-c", "1_000", "0x1F", "-9", "1.50"]
+    assert nas.password is not None
+    assert nas.password.get_secret_value() == "00123"

@@ -1,0 +1,26 @@
+"""JSON Schemas of what we write, made from the models: `python -m schemas.publish` renews the files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from schemas.manifest import Manifest
+
+MANIFEST = Path(__file__).with_name("manifest.schema.json")
+
+
+def manifest_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a manifest as it lies on a storage."""
+    schema = Manifest.model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def render(schema: dict[str, Any]) -> str:
+    """The text of the published file."""
+    return json.dumps(schema, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    MANIFEST.write_text(render(manifest_schema()), encoding="utf-8")
