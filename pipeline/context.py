@@ -88,13 +88,18 @@ class Findings:
 
     def warn(self, message: str) -> None:
         if len(self.warnings) < MAX_NAMED:
-            self.warnings.append(message)
+            self.warnings.append(_storable(message))
 
     def skip(self, item: str, reason: str) -> None:
         """Note an item that could not be read and should have been."""
         self.skipped_total += 1
         if len(self.skipped) < MAX_NAMED:
-            self.skipped.append(f"{item}: {reason}")
+            self.skipped.append(_storable(f"{item}: {reason}"))
+
+
+def _storable(text: str) -> str:
+    """File names may hold what UTF-8 cannot express; manifests and messages cannot."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass

@@ -65,8 +65,13 @@ class Feed:
 
     async def _flush(self) -> None:
         batch = [self._queue.popleft() for _ in range(len(self._queue))]
-        if batch:
+        if not batch:
+            return
+        try:
             await self._deliver(lambda notifier: notifier.send_events(batch))
+        except anyio.get_cancelled_exc_class():
+            self._queue.extendleft(reversed(batch))  # `finish` sends them again
+            raise
 
     async def finish(self, report: RunReport) -> list[str]:
         """Send what is left, and the summary; returns what went wrong, one line each."""
@@ -82,7 +87,8 @@ class Feed:
     async def _deliver(self, send: Callable[[Notifier], Awaitable[None]]) -> None:
         """Try once, within the deadline; whatever goes wrong stays here."""
         error = f"not delivered within {self._spec.timeout:g} s"
-        with anyio.move_on_after(self._spec.timeout):
+        # The notifier has the same deadline, and more to say about it.
+        with anyio.move_on_after(self._spec.timeout + 2):
             try:
                 if self._notifier is None:
                     self._notifier = registry.make_notifier(self._spec)

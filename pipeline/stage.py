@@ -75,8 +75,11 @@ class Source(ABC):
 
     def restore(
         self, chunks: Iterator[bytes], artifact: Artifact, target: Path, overwrite: bool
-    ) -> None:
+    ) -> Sequence[str]:
         """Bring a plain stream back to `target`; by default a file named after the artifact.
+
+        Returns:
+            What could not be restored exactly as it was, one line each.
 
         Raises:
             SourceError: the target exists and `overwrite` is false, or it cannot be written.
@@ -84,6 +87,7 @@ class Source(ABC):
         from pipeline.restore import write_file
 
         write_file(chunks, target, artifact.name + artifact.suffix, overwrite)
+        return []
 
     def examine(self, chunks: Iterator[bytes], context: StageContext) -> str:
         """Read a plain stream through for `verify`, and check what its format lets one check.

@@ -109,6 +109,8 @@ Duration = Annotated[
 
 
 def _plain_suffix(value: str) -> str:
+    if value.endswith(".manifest.json"):
+        raise ValueError("must not be that of a manifest; use another, such as .json")
     if not re.fullmatch(r"(\.[A-Za-z0-9]+)*", value):
         raise ValueError(
             "must be a file suffix; a dot, then letters and digits, such as .sql or .tar.gz"

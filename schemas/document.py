@@ -59,6 +59,8 @@ class Scalar:
 
     at: Position
     value: str | int | float | bool | None
+    text: str = field(default="", repr=False)
+    """What stood there, before it was taken for a number."""
     raw: str = field(default="", repr=False)
     """How it stands in the file, for the places of references inside it."""
     origin: Literal["literal", "environment", "file"] = "literal"
@@ -267,7 +269,7 @@ class _Composer:
         text = self._shield.lift(event.value)
         tag = None if event.ctag is None else str(event.ctag)
         value = _resolve(text) if event.style is None and tag != "!" else text
-        scalar = Scalar(at, value)
+        scalar = Scalar(at, value, text)
         if "$" in text:
             raw = self._shield.text[event.start_mark.index : event.end_mark.index]
             scalar.raw = self._shield.lift(raw)

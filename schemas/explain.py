@@ -80,7 +80,7 @@ def keep_numbers_as_text(root: Mapping, model: Any) -> None:
     for _, scalar, found in visit(root, shape(model)):
         is_number = isinstance(scalar.value, (int, float)) and not isinstance(scalar.value, bool)
         if is_number and found.annotation in (str, SecretStr):
-            scalar.value = scalar.raw
+            scalar.value = scalar.text
 
 
 def refuse_truths(root: Mapping, model: Any, problems: Problems) -> None:

@@ -1,4 +1,4 @@
-"""JSON Schemas of what we write, made from the models: `python -m schemas.publish` renews the files."""
+"""JSON Schemas made from the models; `python -m schemas.publish` renews the files."""
 
 from __future__ import annotations
 

@@ -112,6 +112,7 @@ def _holes(base: bytes) -> None:
     os.mkdir(base)
     layouts: dict[bytes, tuple[int, list[tuple[int, int]]]] = {
         b"only-hole": (5 * MIB, []),
+        b"small": (MIB // 2, [(8192, 4096)]),
         b"hole-at-end": (3 * MIB, [(0, 4096)]),
         b"hole-at-start": (2 * MIB, [(2 * MIB - 4096, 4096)]),
         b"hole-in-middle": (4 * MIB + 9, [(0, MIB), (3 * MIB, MIB + 9)]),

@@ -19,6 +19,8 @@ from pipeline.naming import format_stamp
 from pipeline.readback import blocked_by, inverses, plain_stream
 from pipeline.stage import Artifact, Storage
 
+_MANY = 20
+
 
 def run(options: argparse.Namespace) -> int:
     """Restore; returns the exit code."""
@@ -31,10 +33,11 @@ def _restore(session: Session, teardown: Teardown) -> int:
     if session.options.stdout and len(chosen) > 1:
         names = ", ".join(sorted(chosen))
         raise UnknownName("--stdout takes one artifact", f"choose one with --artifact: {names}")
-    for copies in chosen.values():
-        _restore_artifact(session, copies, StageContext(teardown))
+    exact = [
+        _restore_artifact(session, copies, StageContext(teardown)) for copies in chosen.values()
+    ]
     session.storages.close()
-    return 0
+    return 0 if all(exact) else 3
 
 
 def _choose(session: Session) -> dict[str, list[tuple[Storage, Entry]]]:
@@ -72,8 +75,12 @@ def _newest_first(copies: list[tuple[Storage, Entry]]) -> list[tuple[Storage, En
 
 def _restore_artifact(
     session: Session, copies: list[tuple[Storage, Entry]], context: StageContext
-) -> None:
-    """Try the copies in order; once output has begun there is no second try."""
+) -> bool:
+    """Try the copies in order; once output has begun there is no second try.
+
+    Returns:
+        Whether everything is exactly as it was.
+    """
     for position, (storage, entry) in enumerate(copies):
         transforms = inverses(
             entry.manifest, session.pipeline.backup(entry.manifest.backup), session.options.identity
@@ -89,8 +96,8 @@ def _restore_artifact(
                     raise
                 session.complain(f"warning: storage {entry.storage}: {describe(error)}")
                 continue
-            _deliver(session, entry, _resume(first, chunks, context))
-            return
+            return _deliver(session, entry, _resume(first, chunks, context))
+    raise AssertionError("there is at least one copy, and the last one returns or raises")
 
 
 def _resume(first: bytes, rest: Iterator[bytes], context: StageContext) -> Iterator[bytes]:
@@ -102,15 +109,20 @@ def _resume(first: bytes, rest: Iterator[bytes], context: StageContext) -> Itera
         yield chunk
 
 
-def _deliver(session: Session, entry: Entry, chunks: Iterator[bytes]) -> None:
+def _deliver(session: Session, entry: Entry, chunks: Iterator[bytes]) -> bool:
     options, manifest = session.options, entry.manifest
     if options.stdout:
         for chunk in chunks:
             sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
-        return
+        return True
     source = session.plan(manifest.backup).source
     artifact = Artifact(manifest.artifact, manifest.suffix)
-    source.restore(chunks, artifact, Path(options.to), options.overwrite)
+    problems = source.restore(chunks, artifact, Path(options.to), options.overwrite)
+    for problem in problems[:_MANY]:
+        session.complain(f"warning: {problem}")
+    if len(problems) > _MANY:
+        session.complain(f"warning: and {len(problems) - _MANY} more")
     when = format_stamp(manifest.taken_at)
     session.complain(f"restored {manifest.artifact} of {when} from {entry.storage} to {options.to}")
+    return not problems

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.context import StageContext
@@ -62,15 +62,10 @@ class Files(Source):
 
     def restore(
         self, chunks: Iterator[bytes], artifact: Artifact, target: Path, overwrite: bool
-    ) -> None:
+    ) -> Sequence[str]:
         from stages.sources._extract import extract
 
-        problems = extract(chunks, target, overwrite)
-        if problems:
-            raise SourceError(
-                f'"{target}" is restored, except for: ' + "; ".join(problems[:10]),
-                f"and {len(problems) - 10} more" if len(problems) > 10 else None,
-            )
+        return extract(chunks, target, overwrite)
 
     def examine(self, chunks: Iterator[bytes], context: StageContext) -> str:
         from stages.sources._untar import TarReader

@@ -140,6 +140,7 @@ class NotifierContract:
         assert "503" in error.message
         assert "2s" in error.message
 
+    @pytest.mark.timeout(30)
     async def test_a_server_that_never_answers_is_given_up(self, build: Build) -> None:
         with HttpSink(Answer(manner="hang")) as sink:
             error = await refusal(build(sink.url(PATH), timeout="300ms"))

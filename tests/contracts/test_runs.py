@@ -1,4 +1,4 @@
-"""Finish or it never happened, on every storage: the same faults, a real place, and what is left in it."""
+"""Finish or it never happened, on every storage: the same faults, and what is left in the place."""
 
 from __future__ import annotations
 

@@ -13,9 +13,11 @@ import pytest
 
 from schemas.storages import LocalStorage, MemoryStorage, SftpStorage
 from stages.storages import memory
+from stages.storages._ssh import Keepalive
 from stages.storages.local import Local
 from stages.storages.sftp import Sftp
-from tests.contracts.storage import LastingStorageContract, Stall, StorageContract, Subject
+from tests.contracts.storage import LastingStorageContract, StorageContract
+from tests.contracts.storage_subject import Stall, Subject
 from tests.servers.base import HOST
 from tests.servers.proxy import Proxy
 from tests.servers.sshd import USER, Sshd
@@ -65,7 +67,9 @@ def _never(storage: memory.Memory | Local) -> AbstractContextManager[Stall]:
 @contextmanager
 def _behind_proxy(spec: SftpStorage) -> Iterator[Stall]:
     with Proxy(spec.port) as proxy:
-        storage = Sftp(spec.model_copy(update={"port": proxy.port}))
+        # Without keepalive: nothing but `abort` may end the wait.
+        silent = Keepalive(interval=0)
+        storage = Sftp(spec.model_copy(update={"port": proxy.port}), silent)
         try:
             yield storage, proxy.freeze
         finally:

@@ -154,6 +154,7 @@ class Server(ABC):
             "uid": UID if IS_ROOT else None,
             "gid": GID,
             "fsize": self.fsize,
+            "patience": _STOP_SECONDS,
         }
         argv = [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(options), *self.command()]
         with open(self.dir / "server.log", "ab") as log:
@@ -179,14 +180,20 @@ class Server(ABC):
         return False
 
     def processes(self) -> dict[int, str]:
-        return process_tree(self._process.pid) if self._process else {}
+        """The server and its descendants, without the launcher above them."""
+        tree = process_tree(self._process.pid) if self._process else {}
+        return {pid: started for pid, started in tree.items() if pid != self._launcher}
+
+    @property
+    def _launcher(self) -> int | None:
+        return self._process.pid if self._process else None
 
     def kill(self) -> None:
         """End the server and its sessions at once, as a crash or a power cut would."""
         self.freeze()  # So that no child is born while we count them.
         signal_processes(self.processes(), signal.SIGKILL)
         if self._process:
-            self._process.wait()
+            self._process.wait()  # The launcher goes with the server.
             self._process = None
 
     def freeze(self) -> None:
@@ -201,17 +208,10 @@ class Server(ABC):
 
     def stop(self) -> None:
         """End it and everything it started, and remove its directory. May be called again."""
-        tree = self.processes()
-        signal_processes(tree, signal.SIGCONT)
         if self._process:
-            self._process.terminate()
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            self._process.terminate()  # The launcher ends the server and what came of it.
+            self._process.wait()
             self._process = None
-        signal_processes(tree, signal.SIGKILL)
         atexit.unregister(self.stop)
         shutil.rmtree(self.dir, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -101,9 +102,7 @@ class _Server(ThreadingHTTPServer):
         self.context = context
         self.errors: list[BaseException] = []
 
-    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
-        import sys
-
+    def handle_error(self, request: object, client_address: object) -> None:
         error = sys.exc_info()[1]
         # Clients of these tests refuse certificates and leave early: that is no error of ours.
         if error is not None and not isinstance(error, (ssl.SSLError, ConnectionError)):

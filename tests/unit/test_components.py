@@ -1,4 +1,4 @@
-"""Drift: every component has its module, its model, its example and its place in a contract suite."""
+"""Drift: every component has its module, model, example and place in a contract suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports point one way: schemas <- pipeline <- stages; nothing heavy is imported before it is used."""
+"""Imports point one way: schemas <- pipeline <- stages; stages are imported when used."""
 
 from __future__ import annotations
 

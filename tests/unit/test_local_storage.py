@@ -20,7 +20,7 @@ from pipeline.stage import CHUNK
 from schemas.storages import LocalStorage
 from stages.storages._publish import by_exclusive_rename, by_link, by_rename, publish
 from stages.storages.local import Local, storage_error
-from tests.contracts.storage import NAME, TOKEN, names, put, read
+from tests.contracts.storage_subject import NAME, TOKEN, names, put, read
 
 IS_ROOT = os.geteuid() == 0
 NOBODY = 65534

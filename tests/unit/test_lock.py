@@ -249,14 +249,8 @@ def test_of_50_threads_one_wins(key: Key) -> None:
 
 def contend(key: Key) -> str:
     """Winners, refused and failed of 50 processes that start at once."""
-    result = subprocess.run(
-        [sys.executable, "-c", CONTEND, *key],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return result.stdout.strip()
+    command = [sys.executable, "-c", CONTEND, *key]
+    return subprocess.check_output(command, cwd=ROOT, text=True).strip()
 
 
 def test_of_50_processes_one_wins(key: Key) -> None:

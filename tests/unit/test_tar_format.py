@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,7 @@ def test_a_directory_name_keeps_its_last_part(size: int) -> None:
     data = member(name, None, _tar.DIRECTORY)
     assert ours(data).name == name
     assert stdlib(data).name == name.rstrip(b"/").decode()
+    assert data[-512:-511] != b"\0"
 
 
 @given(st.binary(min_size=1, max_size=300).filter(lambda link: b"\0" not in link))
@@ -209,7 +211,7 @@ def test_an_archive_ends_on_a_record(position: int) -> None:
 
 
 def sparse(extents: list[tuple[int, int]], size: int, stored: bytes) -> bytes:
-    shape = _tar.sparse_map(_tar.join_extents(extents, size))
+    shape = _tar.sparse_map(extents)
     body = shape + stored
     records = _tar.sparse_records(b"real/name", size)
     head = member(_tar.sparse_name(b"real/name"), None, _tar.REGULAR, len(body), records=records)
@@ -223,7 +225,7 @@ def sparse(extents: list[tuple[int, int]], size: int, stored: bytes) -> bytes:
 )
 def test_a_sparse_file_is_read_back(extents: list[tuple[int, int]]) -> None:
     stored = bytes(1 + at % 255 for at in range(sum(length for _, length in extents)))
-    data = sparse(extents, 1_000_000, stored)
+    data = sparse(_tar.join_extents(extents, 1_000_000), 1_000_000, stored)
     read = ours(data)
     assert (read.name, read.size, read.extents) == (b"real/name", 1_000_000, extents)
     expected = bytearray(1_000_000)
@@ -269,6 +271,19 @@ class TestDamage:
         for cut in range(0, whole - 512, 100):
             with pytest.raises(SourceError, match="incomplete"):
                 self.read(archive[:cut])
+
+    def test_an_error_after_the_end_mark_is_not_missed(self, archive: bytes) -> None:
+        def chunks() -> Iterator[bytes]:
+            yield archive
+            raise SourceError("the digest is wrong")
+
+        reader = TarReader(chunks())
+        members = iter(reader)
+        for _ in range(2):
+            next(members)
+            list(reader.data())
+        with pytest.raises(SourceError, match="digest"):
+            next(members)
 
     def test_a_flipped_header_bit_is_noticed(self, archive: bytes) -> None:
         for at in range(0, 512, 7):

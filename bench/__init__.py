@@ -1,0 +1,1 @@
+"""Side-by-side measurements against the tools that people use today, in the same run."""
