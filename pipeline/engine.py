@@ -271,9 +271,11 @@ class ArtifactRun:
 
     def _bottleneck(self) -> str:
         """The stage everything waits for: the one behind the last full channel."""
-        for branch in self._branches:
-            if branch.channel.fill > 0.8 * branch.channel.capacity:
-                return branch.plan.name
+        # Once everything is read, all that is left to wait for is the storage that lags most.
+        enough = 0.8 if self._plain is None else 0.0
+        slowest = max(self._branches, key=lambda branch: branch.channel.fill)
+        if slowest.channel.fill > enough * slowest.channel.capacity:
+            return slowest.plan.name
         if self._trunk.fill > 0.8 * self._trunk.capacity and self._plan.stages:
             return "+".join(node.name for node in self._plan.stages)
         return self._plan.source_type

@@ -65,15 +65,21 @@ def _processors(log_format: str, colors: bool, redactor: Redactor) -> list[Any]:
         return [*processors, structlog.processors.JSONRenderer(sort_keys=False)]
     plain = structlog.dev.plain_traceback
     renderer = structlog.dev.ConsoleRenderer(
-        colors=colors, pad_event_to=20, timestamp_key="time", exception_formatter=plain
+        colors=colors,
+        pad_event_to=20,
+        timestamp_key="time",
+        sort_keys=False,
+        exception_formatter=plain,
     )
     return [*processors, _readable, renderer]
 
 
 def _readable(_logger: Any, _method: str, fields: Any) -> Any:
-    """Sizes, times and lists as people read them."""
+    """Sizes, times and lists as people read them; the long names of objects are for machines."""
     from pipeline.report import format_seconds, format_size
 
+    if "size" in fields:
+        fields.pop("object", None)
     for key, value in fields.items():
         if key == "size":
             fields[key] = format_size(value)
