@@ -91,9 +91,9 @@ class Runner:
             with anyio.CancelScope() as self._scope:
                 if self._interrupted:
                     self._scope.cancel()
-                async with anyio.create_task_group() as group:
+                async with anyio.create_task_group() as self._group:
                     for backup in report.backups:
-                        group.start_soon(self._run_one, backup, slots)
+                        self._group.start_soon(self._run_one, backup, slots)
         finally:
             with anyio.move_on_after(SWEEP_TIMEOUT, shield=True):
                 await run_in_thread("close", self._storages.close)
@@ -116,6 +116,22 @@ class Runner:
                 self.bus.emit(events.BackupFailed(report.name, report.error))
             report.seconds = time.monotonic() - started
             self.bus.emit(events.BackupFinished(report.name, report.outcome.value, report.seconds))
+
+    def release_later(self, lock: RunLock, taken_at: datetime) -> None:
+        """Release a lock when the second in which its backup began has passed.
+
+        Two runs of a backup then never give an object the same name. Other backups go on meanwhile.
+        """
+
+        async def release() -> None:
+            try:
+                with anyio.move_on_after(1.0):
+                    while self.clock() == taken_at:
+                        await anyio.sleep(0.02)
+            finally:
+                lock.release()
+
+        self._group.start_soon(release)
 
     @property
     def owner(self) -> tuple[str, str]:
@@ -147,8 +163,10 @@ class BackupRun:
         """
         plan = self._runner.compile(self._report.name)
         self._report.memory_ceiling = plan.ceiling()
-        with RunLock(*self._runner.owner, plan.backup):
-            taken_at = self._runner.clock()
+        lock = RunLock(*self._runner.owner, plan.backup)
+        lock.acquire()
+        taken_at = self._runner.clock()
+        try:
             await self._clear_leftovers(plan, taken_at)
             with naming(f"source {plan.source_type}"):
                 artifacts = await run_in_thread("plan", plan.source.artifacts)
@@ -156,7 +174,8 @@ class BackupRun:
                 run = ArtifactRun(plan, artifact, self._identity(taken_at), self._bus)
                 await self._collect(run)
             await self._rotate(plan)
-            await self._outlast(taken_at)
+        finally:
+            self._runner.release_later(lock, taken_at)
 
     async def _collect(self, run: ArtifactRun) -> None:
         try:
@@ -238,12 +257,6 @@ class BackupRun:
     def _note_removed(self, storage: str, path: str) -> None:
         self._report.removed.append(f"{storage}:{path}")
         self._bus.emit(events.BackupRemoved(self._report.name, storage, path))
-
-    async def _outlast(self, taken_at: datetime) -> None:
-        """End in another second than we began, so that no two runs give an object the same name."""
-        with anyio.move_on_after(1.0):
-            while self._runner.clock() == taken_at:
-                await anyio.sleep(0.02)
 
 
 def _is_on(artifact: ArtifactReport, storage: str) -> bool:

@@ -57,6 +57,10 @@ def in_progress(name: str) -> StorageRefused:
     )
 
 
+def ended_early(name: str, expected: int) -> StorageRefused:
+    return StorageRefused(f'object "{name}" ended early', f"{expected} bytes or more were expected")
+
+
 def is_missing(name: str) -> ObjectMissing:
     return ObjectMissing(f'object "{name}" does not exist')
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -80,12 +80,12 @@ class SftpWriter(Writer):
             self._changed.wait_for(lambda: not self._unacknowledged or self._is_over())
             self._check()
         if not self._synced:
-            self._wait_for(self._sync())
+            self._wait_for(self._sync)
         self._synced = True
 
     def commit(self) -> None:
         self.flush()
-        self._wait_for(self._publish())
+        self._wait_for(self._publish)
         self._committed = True
 
     def abort(self) -> None:
@@ -173,8 +173,8 @@ class SftpWriter(Writer):
             message, "it does not say why; often its disk is full or a quota is reached"
         )
 
-    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop; `abort` ends the wait."""
+    def _wait_for(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine function on the loop; `abort` ends the wait."""
         try:
             with self._changed:
                 self._check()
@@ -186,13 +186,12 @@ class SftpWriter(Writer):
                 raise Aborted from None
             raise
         finally:
-            work.close()  # It has ended, unless it never began.
             with self._changed:
                 self._call = None
 
-    async def _translated(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _translated(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
-            return await work
+            return await work()
         except FAILURES as error:
             raise self._session.error(error, self._doing) from error
 

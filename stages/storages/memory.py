@@ -14,6 +14,7 @@ from stages.storages._names import (
     check_name,
     check_part,
     check_prefix,
+    ended_early,
     exists_already,
     in_progress,
     is_below,
@@ -110,13 +111,15 @@ class Memory(Storage):
             where.parts[part] = bytearray()
         return MemoryWriter(where, name, part)
 
-    def open(self, name: str) -> Iterator[bytes]:
+    def open(self, name: str, offset: int = 0) -> Iterator[bytes]:
         check_name(name)
         with self._space.lock:
             content = self._space.objects.get(name)
         if content is None:
             raise is_missing(name)
-        for start in range(0, len(content), CHUNK):
+        if offset > len(content):
+            raise ended_early(name, offset)
+        for start in range(offset, len(content), CHUNK):
             yield content[start : start + CHUNK]
 
     def list(self, prefix: str) -> Sequence[ObjectInfo]:

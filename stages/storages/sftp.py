@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from pipeline.errors import StorageError, StorageRefused
+from pipeline.errors import StorageError
 from pipeline.naming import parse_part, part_name
 from pipeline.stage import CHUNK, ObjectInfo, Storage, Writer
 from schemas.storages import SftpStorage
@@ -20,6 +20,7 @@ from stages.storages._names import (
     check_name,
     check_part,
     check_prefix,
+    ended_early,
     exists_already,
     in_progress,
     is_missing,
@@ -112,13 +113,15 @@ class Sftp(Storage):
                 raise in_progress(place.name) from None
             raise
 
-    def open(self, name: str) -> Iterator[bytes]:
+    def open(self, name: str, offset: int = 0) -> Iterator[bytes]:
         check_name(name)
         link = self._link
         session, file, size = link.run(self._open(link, name))
         reads: deque[tuple[int, concurrent.futures.Future[bytes]]] = deque()
-        asked = 0
+        asked = offset
         try:
+            if offset > size:
+                raise ended_early(name, offset)
             while asked < size or reads:
                 while asked < size and len(reads) < _READ_AHEAD:
                     length = min(CHUNK, size - asked)
@@ -127,7 +130,7 @@ class Sftp(Storage):
                 length, future = reads.popleft()
                 chunk = link.wait(future)
                 if len(chunk) != length:
-                    raise StorageRefused(f'object "{name}" ended early', f"it had {size} bytes")
+                    raise ended_early(name, size)
                 yield chunk
             link.run(session.close())
         finally:
