@@ -1,5 +1,7 @@
 """`python -m pipeline`: the program from a checkout."""
 
-from pipeline.cli.main import entry
+import sys
 
-entry()
+from pipeline.cli.main import main
+
+sys.exit(main())

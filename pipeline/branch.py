@@ -5,13 +5,12 @@ then the commit.
 from __future__ import annotations
 
 import threading
-import time
 from functools import partial
 from hashlib import sha256
 
 from pipeline.channel import Channel, Trailer
 from pipeline.context import StageContext
-from pipeline.errors import Aborted, NxsError, StorageError, StorageUnavailable
+from pipeline.errors import Aborted, NxsError, StorageError, StorageRefused, StorageUnavailable
 from pipeline.graph import BranchPlan
 from pipeline.naming import ObjectName
 from pipeline.stage import Writer
@@ -33,19 +32,26 @@ class BranchRun:
         self.stored: Trailer | None = None
         """Set when everything is with the storage, ready to commit."""
         self.committed = False
-        self.finished_pumping = False
         self._token = token
         self._writer: Writer | None = None
         self._manifest: Writer | None = None
         self._lock = threading.Lock()
         self._aborting = threading.Lock()
         self._cut = False
+        self._finished_pumping = False
+        self._busy = True
+        """Connecting, writing or flushing: not just waiting for the next chunk."""
+        self._keep_mark = False
+        """The object may be visible without its manifest: leave what tells that it is ours."""
 
     @property
     def has_work(self) -> bool:
         """True while it connects, has something to write, or waits for the storage."""
-        idle = self._writer is not None and self.channel.is_empty
-        return not (idle or self.finished_pumping)
+        return not self._finished_pumping and (self._busy or not self.channel.is_empty)
+
+    def progress(self) -> int:
+        """Grows whenever the branch has done something."""
+        return self.channel.received + self.meter.bytes
 
     # -- in the branch's thread ------------------------------------------------------------------
 
@@ -56,21 +62,25 @@ class BranchRun:
             self.stored = self._write(writer)
         except BaseException as error:
             self.fail(error)
-            self._wake()
+            self.abort()
         finally:
-            self.finished_pumping = True
+            self._finished_pumping = True
 
     def _write(self, writer: Writer) -> Trailer:
         digest = sha256() if self.plan.changes_bytes else None
         size = 0
         steps = [partial(node.transform.apply, context=self.context) for node in self.plan.stages]
         with chained(iter(self.channel), steps) as chunks:
+            self._busy = False
             for chunk in chunks:
+                self._busy = True
                 writer.write(chunk)
+                self._busy = False
                 size += len(chunk)
                 self.meter.bytes = size
                 if digest is not None:
                     digest.update(chunk)
+        self._busy = True
         writer.flush()
         trailer = self.channel.trailer
         if trailer is None:
@@ -86,32 +96,47 @@ class BranchRun:
 
     # -- commit, in a thread ---------------------------------------------------------------------
 
-    def commit(self, manifest: bytes) -> None:
+    def commit(self, document: bytes) -> None:
         """Make the object visible, then its manifest; never raises.
 
-        The manifest is with the storage before the object becomes visible, so that little can fail
-        in between, and what a kill leaves there can be told to be ours (`pipeline.sweep`).
+        The manifest is with the storage, unfinished, before the object becomes visible: little can
+        fail in between, and whatever does leaves a mark by which `stages.rotate` finds the object.
         """
         try:
             if self._writer is None or self.stored is None:
                 raise StorageError("nothing was stored")
             self._manifest = self.plan.storage.create(self.name.manifest, self._token)
-            self._manifest.write(manifest)
+            self._manifest.write(document)
             self._manifest.flush()
-            self._writer.commit()
-            self._commit_manifest(self._manifest)
+            self._publish(self._writer, self._manifest)
             self.committed = True
         except BaseException as error:
             self.fail(error)
             self.abort()
 
-    def _commit_manifest(self, manifest: Writer) -> None:
+    def _publish(self, writer: Writer, manifest: Writer) -> None:
+        self._keep_mark = True
+        try:
+            writer.commit()
+        except StorageRefused:
+            self._keep_mark = False  # it is not visible: there is nothing to find again
+            raise
         try:
             manifest.commit()
-        except BaseException:
-            # Without its manifest the object is no backup: take it back.
-            self.plan.storage.delete([self.name.path])
+        except BaseException as error:
+            self._take_back(error)
             raise
+
+    def _take_back(self, error: BaseException) -> None:
+        """Without its manifest the object is no backup: remove it, or leave the mark for later."""
+        names = [self.name.path]
+        if not isinstance(error, StorageRefused):
+            names.insert(0, self.name.manifest)  # perhaps only the answer was lost
+        try:
+            self.plan.storage.delete(names)
+            self._keep_mark = False
+        except StorageError:
+            return  # the error that led here is the one to tell
 
     # -- from any thread -------------------------------------------------------------------------
 
@@ -126,8 +151,9 @@ class BranchRun:
 
     def interrupt(self) -> None:
         """Make the branch stop soon; returns at once."""
+        first = not self._cut
         self._wake()
-        if self._writer is not None and not self.committed:
+        if first and self._writer is not None and not self.committed:
             # A write that waits for a dead server wakes up only when its writer is aborted.
             threading.Thread(target=self.abort, name="interrupt", daemon=True).start()
 
@@ -135,30 +161,23 @@ class BranchRun:
         """Stop, and leave no trace. May take as long as the storage needs to answer."""
         self._wake()
         with self._aborting:
-            for writer in (self._writer, self._manifest):
-                if writer is not None and not self.committed:
-                    writer.abort()
+            if self.committed:
+                return
+            self._abort_writer(self._writer)
+            if not self._keep_mark:
+                self._abort_writer(self._manifest)
+
+    def _abort_writer(self, writer: Writer | None) -> None:
+        try:
+            if writer is not None:
+                writer.abort()
+        except Exception as error:
+            self.fail(error)  # against its contract; it must not cost the other branches
 
     def _wake(self) -> None:
         self._cut = True
         self.channel.abort()
         self.context.teardown.abort()
-
-
-class StallWatch:
-    """Tells how long a branch has had work and done none."""
-
-    def __init__(self, branch: BranchRun) -> None:
-        self._branch = branch
-        self._seen = -1
-        self._since = time.monotonic()
-
-    def idle_seconds(self, now: float) -> float:
-        """Seconds without progress; 0 while the branch has nothing to do."""
-        progress = self._branch.channel.received + self._branch.meter.bytes
-        if progress != self._seen or not self._branch.has_work:
-            self._seen, self._since = progress, now
-        return now - self._since
 
 
 def describe(error: BaseException) -> str:

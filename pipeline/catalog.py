@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 from pipeline import manifest as manifests
 from pipeline.errors import NxsError, ObjectMissing, StorageError
-from pipeline.naming import MANIFEST_SUFFIX, format_stamp
+from pipeline.naming import MANIFEST_SUFFIX, format_stamp, parse_object
 from pipeline.stage import ObjectInfo, Storage
 from schemas.manifest import Manifest
 
@@ -51,10 +51,11 @@ class Entry:
         return self.manifest.project == project and self.manifest.host == host
 
 
-def read(storage: Storage, name: str, prefix: str) -> list[Entry]:
+def read(storage: Storage, name: str, prefix: str, broken: list[str] | None = None) -> list[Entry]:
     """All backups below a directory, oldest first.
 
-    A file that only looks like a manifest is passed over: it is not ours.
+    A file that only looks like a manifest is passed over: rotation must not take it for ours. One
+    that has the name of a manifest of ours and cannot be read is added to `broken`.
 
     Raises:
         StorageError: the storage cannot be listed, or a manifest cannot be read.
@@ -64,6 +65,10 @@ def read(storage: Storage, name: str, prefix: str) -> list[Entry]:
     with ThreadPoolExecutor(READERS, thread_name_prefix="catalog") as pool:
         documents = list(pool.map(lambda path: _fetch(storage, objects[path]), paths))
     found = assemble(name, objects.values(), zip(paths, documents, strict=True))
+    if broken is not None:
+        whole = {entry.manifest_path for entry in found}
+        named = (path for path in paths if parse_object(path.removesuffix(MANIFEST_SUFFIX)))
+        broken.extend(f"{name}:{path}" for path in named if path not in whole)
     return sorted(found, key=lambda entry: (entry.manifest.taken_at, entry.path))
 
 

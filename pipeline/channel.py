@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from pipeline.errors import Aborted
 
@@ -90,6 +90,11 @@ class Channel:
     def abort(self) -> None:
         """Wake both sides; all that follows raises `Aborted`. From any thread, at any time."""
         self._dead = True
+        try:
+            while True:
+                self._data.get_nowait()  # what nobody will take would stay in memory
+        except Empty:
+            pass
         self._data.put(None)
         self._credits.put(_WAKE)
 

@@ -2,7 +2,7 @@
 
 ::
 
-    [source] --8 MiB--> [transforms, digest, tee] --buffer--> [branch: transforms, writer]   one
+    [source] --4 MiB--> [transforms, digest, tee] --buffer--> [branch: transforms, writer]   one
     thread each
                                                   --buffer--> [branch: transforms, writer]
 
@@ -24,10 +24,10 @@ from hashlib import sha256
 import anyio
 
 from pipeline import events, manifest
-from pipeline.branch import BranchRun, StallWatch, describe
+from pipeline.branch import BranchRun, describe
 from pipeline.channel import Channel, Trailer
 from pipeline.context import StageContext
-from pipeline.errors import Aborted, SourceError
+from pipeline.errors import Aborted, SourceError, TransformError
 from pipeline.events import EventBus, Progressed, StageProgress
 from pipeline.fanout import FanOut
 from pipeline.graph import TRUNK, Plan
@@ -35,6 +35,7 @@ from pipeline.naming import ObjectName
 from pipeline.report import ArtifactReport, BranchReport, Outcome
 from pipeline.segment import GRACE, run_in_thread
 from pipeline.stage import Artifact, Transform
+from pipeline.stall import StallWatch
 from pipeline.streams import Meter, Step, chained, metered, naming
 
 TICK = 0.2
@@ -106,12 +107,10 @@ class ArtifactRun:
             self._seconds = time.monotonic() - self._started
 
     async def _stream(self) -> None:
-        """Move the data. Afterwards `_plain` is set if, and only if, source and transforms ended
-        well.
-        """
+        """Move the data. Afterwards `_errors` is empty and `_plain` set only if all went well."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._watch)
             async with anyio.create_task_group() as work:
+                group.start_soon(self._watch, work.cancel_scope)
                 work.start_soon(self._segment, "source", self._read)
                 work.start_soon(self._segment, "transforms", self._convert)
                 for branch in self._branches:
@@ -145,36 +144,60 @@ class ArtifactRun:
             self._announce_failure(branch)
 
     async def _watch_stall(self, branch: BranchRun, scope: anyio.CancelScope) -> None:
-        watch = StallWatch(branch)
+        watch = StallWatch(branch.progress, lambda: branch.has_work)
         while watch.idle_seconds(time.monotonic()) < self._plan.stall_timeout:
             await anyio.sleep(min(TICK, self._plan.stall_timeout / 4))
         branch.stalled(self._plan.stall_timeout)
         scope.cancel()
 
-    async def _watch(self) -> None:
-        """Report progress while the data moves."""
-        started = time.monotonic()
+    async def _watch(self, work: anyio.CancelScope) -> None:
+        """Report progress while the data moves, and see to it that a dead run ends."""
+        stalls = StallWatch(self._trunk_progress, self._trunk_must_move)
+        last_alive = time.monotonic()
         while True:
             await anyio.sleep(TICK)
-            self._bus.emit(self._progress(time.monotonic() - started))
+            now = time.monotonic()
+            self._bus.emit(self._progress(now - self._started))
+            if not self._context.teardown.aborted:
+                last_alive = now
+                if stalls.idle_seconds(now) > self._plan.stall_timeout:
+                    timeout = f"no progress for {self._plan.stall_timeout:g} s"
+                    self._errors.append(TransformError(f"the stages made {timeout}"))
+                    self._abort()
+            elif now - last_alive > GRACE:
+                work.cancel()  # a thread that cannot be woken is left behind
+
+    def _trunk_progress(self) -> int:
+        return sum(meter.bytes for meter in self._meters) + self._trunk.received
+
+    def _trunk_must_move(self) -> bool:
+        """Everything is read or the source has to wait, and no storage is what it waits for."""
+        pending = self._plain is not None or self._trunk.fill > 0
+        return pending and not any(branch.has_work for branch in self._branches)
 
     async def _commit(self) -> None:
         """Past the barrier: make visible what every healthy branch has stored."""
         plain = self._plain
         if plain is None or self._errors:
             return
-        with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as group:
-                for branch in self._branches:
-                    if branch.error is None and branch.stored is not None:
-                        group.start_soon(self._commit_branch, branch, plain, branch.stored)
+        async with anyio.create_task_group() as group:
+            for branch in self._branches:
+                if branch.error is None and branch.stored is not None:
+                    group.start_soon(self._commit_branch, branch, plain, branch.stored)
 
     async def _commit_branch(self, branch: BranchRun, plain: Trailer, stored: Trailer) -> None:
         document = self._manifest_for(branch, plain, stored)
-        with anyio.move_on_after(self._plan.stall_timeout) as scope:
-            await run_in_thread("commit", partial(branch.commit, document), branch.interrupt)
-        if scope.cancelled_caught and not branch.committed:
-            branch.stalled(self._plan.stall_timeout)
+        commit = partial(run_in_thread, "commit", partial(branch.commit, document))
+        try:
+            # Cancelled, a commit that can still end well may do so within the grace period.
+            with anyio.move_on_after(self._plan.stall_timeout) as scope:
+                await commit()
+            if scope.cancelled_caught and not branch.committed:
+                branch.stalled(self._plan.stall_timeout)
+        finally:
+            self._announce(branch, stored)
+
+    def _announce(self, branch: BranchRun, stored: Trailer) -> None:
         if branch.committed:
             self._bus.emit(
                 events.ArtifactCommitted(
@@ -282,9 +305,6 @@ class ArtifactRun:
 
     def _manifest_for(self, branch: BranchRun, plain: Trailer, stored: Trailer) -> bytes:
         identity = (self._identity.run, self._identity.project, self._identity.host)
-        findings = self._context.findings
-        findings.warnings = self._bus.redactor.value(findings.warnings)
-        findings.skipped = self._bus.redactor.value(findings.skipped)
         return manifest.dump(
             manifest.build(
                 self._plan,
@@ -294,7 +314,8 @@ class ArtifactRun:
                 identity,
                 plain,
                 stored,
-                findings,
+                self._context.findings,
+                self._bus.redactor,
             )
         )
 

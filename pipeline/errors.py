@@ -14,8 +14,6 @@
     +-- NotifierError          a message was not delivered; never changes the outcome
     +-- LockHeld               another run holds the lock (exit 11)
     +-- Interrupted            SIGINT or SIGTERM (exit 130)
-    +-- Aborted                this stage was told to stop because another one failed; never the
-    root cause
 
 Messages: lower case, no final period, the object in double quotes, then a hint.
 """
@@ -92,8 +90,11 @@ class Interrupted(NxsError):
     """The run was told to stop from outside."""
 
 
-class Aborted(NxsError):
-    """This stage was stopped because of something that happened elsewhere."""
+class Aborted(Exception):
+    """This stage was stopped because of something that happened elsewhere; never a root cause.
+
+    Not an `NxsError`: whoever handles those must not take it for a failure of its own.
+    """
 
     def __init__(self) -> None:
         super().__init__("stopped, because the run is being stopped")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
-from pipeline.redact import Redactor
+from pipeline.redact import FREE_TEXT, Redactor
 
 LEVELS = ("debug", "info", "warning", "error")
 _LEVEL_OF_OUTCOME = {"partial": "warning", "locked": "warning", "failed": "error"}
@@ -225,13 +225,18 @@ class EventBus:
     def emit(self, event: Event) -> None:
         clean = self._redacted(event)
         with self._lock:
-            for subscriber in self._subscribers:
-                subscriber(clean)
+            for subscriber in tuple(self._subscribers):
+                try:
+                    subscriber(clean)
+                except Exception:
+                    # A log that cannot be written must not cost a backup; the report still tells.
+                    self._subscribers.remove(subscriber)
 
     def _redacted(self, event: Event) -> Event:
+        """Only free text: a name that happens to be a secret must still name its backup."""
         texts = {
             name: self.redactor.value(value)
             for name, value in vars(event).items()
-            if isinstance(value, (str, tuple)) and not isinstance(event, Progressed)
+            if name in FREE_TEXT
         }
-        return replace(event, **texts)
+        return replace(event, **texts) if texts else event

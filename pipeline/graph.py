@@ -14,10 +14,10 @@ from schemas.retention import RetentionPolicy
 from schemas.transforms import TransformSpec
 
 MIB = 1 << 20
-TRUNK = 8 * MIB
+TRUNK = 4 * MIB
 """Capacity of the channel between the source and the transforms: enough to keep both busy."""
-BASE = 80 * MIB
-"""Interpreter, our code and the drivers, before any data (measured: 55 to 75 MiB)."""
+BASE = 84 * MIB
+"""Interpreter, our code, drivers (measured: 55 to 70 MiB), and what the allocator cannot reuse."""
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,12 @@ _PAUSE = 0.005
 
 
 def identity(project: str, host: str, backup: str) -> str:
-    """8 hex digits that stand for a backup of a host in a project; used in run tokens."""
-    return _digest(project, host, backup)[:8]
+    """8 hex digits that stand for a backup of a host in a project; used in run tokens.
+
+    The user is part of it: the lock of another user does not hold us back, so what that user's run
+    has unfinished must not be taken for our own.
+    """
+    return _digest(project, host, backup, str(os.geteuid()))[:8]
 
 
 def socket_name(project: str, host: str, backup: str, slot: int) -> str:
@@ -199,7 +203,6 @@ def _ask(name: str) -> _Owner | None:
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _DUMP_REQUEST = 0x301
-_DONE = 3
 _BOUND_OR_LISTENING = 1 << 7 | 1 << 10
 _SHOW_NAME_AND_UID = 0x01 | 0x40
 _ATTRIBUTE_NAME, _ATTRIBUTE_UID = 0, 7

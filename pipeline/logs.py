@@ -59,7 +59,7 @@ def _processors(log_format: str, colors: bool, redactor: Redactor) -> list[Any]:
     processors: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt=stamp, utc=log_format == "json", key="time"),
-        lambda _logger, _method, fields: redactor.value(dict(fields)),
+        lambda _logger, _method, fields: redactor.document(dict(fields)),
     ]
     if log_format == "json":
         return [*processors, structlog.processors.JSONRenderer(sort_keys=False)]

@@ -10,6 +10,7 @@ from pipeline.channel import Trailer
 from pipeline.context import Findings
 from pipeline.graph import BranchPlan, Plan
 from pipeline.naming import MANIFEST_SUFFIX, ObjectName, parse_object
+from pipeline.redact import Redactor
 from pipeline.stage import Artifact
 from pipeline.version import VERSION
 from schemas.manifest import Manifest, ManifestSource, ManifestStage
@@ -35,6 +36,7 @@ def build(
     plain: Trailer,
     stored: Trailer,
     findings: Findings,
+    redactor: Redactor,
 ) -> Manifest:
     """Describe one stored object.
 
@@ -42,11 +44,16 @@ def build(
         identity: run id, project, host.
         plain: size and digest of what the source produced.
         stored: size and digest of what the storage got.
+        redactor: cuts secrets out of commands and messages; names and sizes stay as they are.
     """
     run, project, host = identity
     base = name.path.rpartition("/")[2]
     stages = [
-        ManifestStage(type=node.name, suffix=node.transform.suffix, undo=node.transform.undo)
+        ManifestStage(
+            type=node.name,
+            suffix=node.transform.suffix,
+            undo=redactor.text(node.transform.undo),
+        )
         for node in plan.stages_to(branch)
         if node.transform.changes_bytes
     ]
@@ -67,9 +74,9 @@ def build(
         plain_size=plain.size,
         plain_sha256=None if plan.encrypts(branch) else plain.sha256,
         counts=findings.counts,
-        skipped=findings.skipped,
+        skipped=redactor.value(findings.skipped),
         skipped_total=findings.skipped_total,
-        warnings=findings.warnings,
+        warnings=redactor.value(findings.warnings),
         restore=restore_line(base, [stage.undo for stage in stages], artifact.extract),
     )
 

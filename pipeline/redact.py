@@ -16,6 +16,13 @@ SHORTEST = 4
 """A shorter secret would blot out ordinary text."""
 
 
+FREE_TEXT = frozenset(
+    {"error", "message", "items", "warnings", "skipped", "problems", "damage", "detail"}
+    | {"notifications_failed", "errors"}
+)
+"""Fields whose text may come from anywhere. All others are names and numbers of our own."""
+
+
 class Redactor:
     """Replaces secrets, also in the forms that URLs and JSON give them."""
 
@@ -34,9 +41,20 @@ class Redactor:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            return {self.value(key): self.value(item) for key, item in value.items()}
+            return {key: self.value(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return type(value)(self.value(item) for item in value)
+        return value
+
+    def document(self, value: Any) -> Any:
+        """Cut secrets out of the free text of a document, and leave its keys and names alone."""
+        if isinstance(value, dict):
+            return {
+                key: self.value(item) if key in FREE_TEXT else self.document(item)
+                for key, item in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [self.document(item) for item in value]
         return value
 
 

@@ -102,6 +102,8 @@ class BackupReport:
 
     def conclude(self) -> None:
         self.outcome = worst(artifact.outcome for artifact in self.artifacts)
+        if not self.artifacts:
+            self.outcome, self.error = Outcome.FAILED, "nothing was backed up"
         if self.problems and self.outcome is Outcome.OK:
             self.outcome = Outcome.PARTIAL
 
@@ -140,7 +142,7 @@ class RunReport:
             "backups": [_plain(backup) for backup in self.backups],
             "notifications_failed": list(self.notifications),
         }
-        clean: dict[str, Any] = self.redactor.value(document)
+        clean: dict[str, Any] = self.redactor.document(document)
         return clean
 
     def summary(self) -> str:

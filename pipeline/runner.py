@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
-from typing import TypeVar
 
 import anyio
 
 from pipeline import events, notify, registry
 from pipeline.branch import describe
 from pipeline.engine import ArtifactRun, RunIdentity
-from pipeline.errors import LockHeld, NxsError
+from pipeline.errors import LockHeld, SourceError, root_causes
 from pipeline.events import EventBus
 from pipeline.graph import BranchPlan, Plan, compile_backup, unknown
 from pipeline.lock import RunLock, identity
@@ -25,10 +24,10 @@ from pipeline.naming import quote_name, run_token
 from pipeline.registry import Storages
 from pipeline.report import ArtifactReport, BackupReport, Outcome, RunReport
 from pipeline.segment import run_in_thread
+from pipeline.stage import Artifact
+from pipeline.stall import StallWatch
 from pipeline.streams import naming
 from schemas.pipeline import Pipeline
-
-T = TypeVar("T")
 
 SWEEP_TIMEOUT = 60.0
 """Seconds a storage gets to clear what dead runs left; a backup does not wait longer for that."""
@@ -108,10 +107,11 @@ class Runner:
                 await BackupRun(self, report).run()
                 report.error = None
                 report.conclude()
-            except LockHeld as error:
-                report.outcome, report.error = Outcome.LOCKED, describe(error)
+            except LockHeld as held:
+                report.outcome, report.error = Outcome.LOCKED, describe(held)
                 self.bus.emit(events.BackupLocked(report.name, report.error))
-            except Exception as error:
+            except Exception as group:
+                error = next(root_causes(group), group)
                 report.outcome, report.error = Outcome.FAILED, describe(error)
                 self.bus.emit(events.BackupFailed(report.name, report.error))
             report.seconds = time.monotonic() - started
@@ -168,14 +168,18 @@ class BackupRun:
         taken_at = self._runner.clock()
         try:
             await self._clear_leftovers(plan, taken_at)
-            with naming(f"source {plan.source_type}"):
-                artifacts = await run_in_thread("plan", plan.source.artifacts)
-            for artifact in artifacts:
+            for artifact in await self._plan_artifacts(plan):
                 run = ArtifactRun(plan, artifact, self._identity(taken_at), self._bus)
                 await self._collect(run)
             await self._rotate(plan)
         finally:
             self._runner.release_later(lock, taken_at)
+
+    async def _plan_artifacts(self, plan: Plan) -> list[Artifact]:
+        with naming(f"source {plan.source_type}"):
+            with anyio.move_on_after(plan.stall_timeout):
+                return await run_in_thread("plan", plan.source.artifacts, grace=0)
+            raise SourceError(f"no answer within {plan.stall_timeout:g} s", "see `stall_timeout`")
 
     async def _collect(self, run: ArtifactRun) -> None:
         try:
@@ -215,7 +219,7 @@ class BackupRun:
                 found = await run_in_thread(
                     "sweep", partial(clear, branch.storage, backup, self._mark, now), grace=0
                 )
-            except NxsError as failure:
+            except Exception as failure:
                 error = describe(failure)
             else:
                 self._note_cleared(branch.name, found)
@@ -234,9 +238,13 @@ class BackupRun:
                 continue
             for artifact in self._report.artifacts:
                 if _is_on(artifact, branch.name):
-                    await self._rotate_artifact(plan.backup, branch, artifact.name)
+                    await self._rotate_artifact(
+                        plan.backup, branch, artifact.name, plan.stall_timeout
+                    )
 
-    async def _rotate_artifact(self, backup: str, branch: BranchPlan, artifact: str) -> None:
+    async def _rotate_artifact(
+        self, backup: str, branch: BranchPlan, artifact: str, stall_timeout: float
+    ) -> None:
         rotate = partial(
             registry.rotation().rotate,
             branch.storage,
@@ -247,12 +255,26 @@ class BackupRun:
             self._runner.clock(),
             partial(self._note_removed, branch.name),
         )
-        try:
-            await run_in_thread("rotate", rotate)
-        except NxsError as error:
-            message = describe(error)
-            self._report.problems.append(f"rotation on {branch.name}: {message}")
-            self._bus.emit(events.RotationFailed(backup, branch.name, message))
+        error = f"no progress for {stall_timeout:g} s"
+        watch = StallWatch(lambda: len(self._report.removed), lambda: True)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cancel_stalled, watch, stall_timeout, group.cancel_scope)
+            try:
+                await run_in_thread("rotate", rotate, grace=0)
+                error = ""
+            except Exception as failure:
+                error = describe(failure)
+            group.cancel_scope.cancel()
+        if error:
+            self._report.problems.append(f"rotation on {branch.name}: {error}")
+            self._bus.emit(events.RotationFailed(backup, branch.name, error))
+
+    async def _cancel_stalled(
+        self, watch: StallWatch, timeout: float, scope: anyio.CancelScope
+    ) -> None:
+        while watch.idle_seconds(time.monotonic()) < timeout:
+            await anyio.sleep(min(1.0, timeout / 4))
+        scope.cancel()
 
     def _note_removed(self, storage: str, path: str) -> None:
         self._report.removed.append(f"{storage}:{path}")

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from schemas.document import Mapping as MappingNode
-from schemas.document import plain
+from schemas.document import Scalar, plain
 from schemas.explain import explain, keep_numbers_as_text, refuse_truths
 from schemas.include import Includer
 from schemas.interpolate import Interpolator
@@ -30,6 +30,7 @@ from schemas.shapes import shape, visit
 MIN_SECRET = 4
 """Characters: shorter strings are not redacted, they would hit ordinary words."""
 
+_SECRET_NAME = re.compile(r"(?i)\$\{(file:|\w*(pass|pwd|secret|token|key|credential))")
 _USERINFO = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@:]*:([^\s/?#]+)@")
 
 
@@ -74,9 +75,10 @@ def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Loaded:
     if includer.root is not None:
         pipeline = _validate(includer.root, includer.complete, problems)
         _warn_of_readers(includer.root, includer.modes, problems)
+        _warn_of_arguments(includer.root, problems)
     if pipeline is None or problems.have_errors:
         raise InvalidConfiguration(problems.sorted())
-    secrets = {*_secrets(pipeline), *interpolator.file_values}
+    secrets = {*_secrets(pipeline), *interpolator.file_values, *_secret_arguments(includer.root)}
     return Loaded(pipeline, problems.sorted(), _redactable(secrets), includer.files)
 
 
@@ -105,6 +107,25 @@ def _warn_of_readers(root: MappingNode, modes: Mapping[str, int], problems: Prob
         if mode & 0o004 or (mode & 0o040 and file in in_clear):
             message = "can be read by others, and may hold secrets"
             problems.add(Position(file), (), message, f"chmod 600 {shlex.quote(file)}", "warning")
+
+
+def _arguments(root: MappingNode) -> Iterator[tuple[tuple[str | int, ...], Scalar]]:
+    """Arguments of programs that get a secret put in, going by the name of the variable."""
+    for path, scalar, _ in visit(root, shape(Pipeline)):
+        if not {"command", "inverse"}.isdisjoint(path) and _SECRET_NAME.search(scalar.raw):
+            yield path, scalar
+
+
+def _warn_of_arguments(root: MappingNode, problems: Problems) -> None:
+    for path, scalar in _arguments(root):
+        message = "puts a secret where every user of this machine can read it"
+        hint = "pass it to the program through `env`, or in a file"
+        problems.add(scalar.at, path, message, hint, "warning")
+
+
+def _secret_arguments(root: MappingNode | None) -> Iterator[str]:
+    for _, scalar in _arguments(root) if root is not None else ():
+        yield str(scalar.value)
 
 
 def _secrets(value: Any) -> Iterator[str]:

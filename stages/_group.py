@@ -8,6 +8,8 @@ import subprocess
 import threading
 import time
 
+from pipeline import children
+
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL."""
 _LOST = 1 << 16
@@ -22,6 +24,7 @@ class ProcessGroup:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        children.add(process.pid)
         self._lock = threading.Lock()
         self._gone = False
         self.exit_code: int | None = None
@@ -55,6 +58,7 @@ class ProcessGroup:
             self._wait_for_members(time.monotonic() + GRACE)
         with self._lock:
             self._gone = True
+        children.discard(self._process.pid)
 
     def _wait_for_members(self, deadline: float) -> None:
         while self._signal(0) and self._has_members() and time.monotonic() < deadline:

@@ -109,7 +109,9 @@ def _is_dead(part: str, identity: str, now: datetime) -> bool:
     if parsed is None:
         return False
     owner, started = parse_token(parsed[1])
-    return owner == identity or (now - started).total_seconds() > ABANDONED
+    if owner == identity:
+        return started < now  # those of the run that is about to start bear its own time
+    return (now - started).total_seconds() > ABANDONED
 
 
 def clear_leftovers(storage: Storage, backup: str, identity: str, now: datetime) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 from pipeline.context import StageContext
 from pipeline.engine import ArtifactRun, RunIdentity
-from pipeline.errors import Aborted, SourceError, StorageError, TransformError
+from pipeline.errors import Aborted, SourceError, StorageError, StorageRefused, TransformError
 from pipeline.events import Event, EventBus
 from pipeline.graph import BranchPlan, Plan, StageNode
 from pipeline.naming import run_token
@@ -83,6 +83,8 @@ _TURNED = bytes(range(255, -1, -1))
 class FaultyStorage(Storage):
     """A storage that works until the step named by `fail`, or hangs there until it is aborted."""
 
+    error: type[StorageError] = StorageRefused
+
     def __init__(self, inner: Storage, fail: str, hang: bool = False, after: int = 0) -> None:
         self.inner, self.fail, self.hang, self.after = inner, fail, hang, after
         self.hanging = threading.Event()
@@ -91,7 +93,7 @@ class FaultyStorage(Storage):
         if step != self.fail:
             return
         if not self.hang:
-            raise StorageError(f"broken on command in {step}")
+            raise self.error(f"broken on command in {step}")
         self.hanging.set()
         stop.wait(60)
         raise Aborted
@@ -100,8 +102,8 @@ class FaultyStorage(Storage):
         self.reach("create", threading.Event())
         return FaultyWriter(self, self.inner.create(name, token), name)
 
-    def open(self, name: str) -> Iterator[bytes]:
-        return self.inner.open(name)
+    def open(self, name: str, offset: int = 0) -> Iterator[bytes]:
+        return self.inner.open(name, offset)
 
     def list(self, prefix: str) -> Sequence[ObjectInfo]:
         return self.inner.list(prefix)
@@ -151,7 +153,7 @@ class NullStorage(Storage):
     def create(self, name: str, token: str) -> Writer:
         return _NullWriter()
 
-    def open(self, name: str) -> Iterator[bytes]:
+    def open(self, name: str, offset: int = 0) -> Iterator[bytes]:
         return iter(())
 
     def list(self, prefix: str) -> Sequence[ObjectInfo]:

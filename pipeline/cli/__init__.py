@@ -1,1 +1,1 @@
-"""The command line: parse, call the engine, render. Only `main.entry` ends the process."""
+"""The command line: parse, call the engine, render."""

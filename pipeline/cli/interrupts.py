@@ -1,39 +1,62 @@
-"""SIGINT and SIGTERM: the first stops the work cleanly, the second ends the process at once."""
+"""SIGINT, SIGTERM, SIGHUP: the first stops the work cleanly, the second ends the process."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 import anyio
 
+from pipeline import children
 from pipeline.context import Teardown
 from pipeline.errors import Interrupted, root_causes
 from pipeline.segment import run_in_thread
 
 T = TypeVar("T")
 
-
-async def interruptible(work: Callable[[], Awaitable[T]], interrupt: Callable[[], None]) -> T:
-    """Do the work; call `interrupt` on the first signal."""
-    results: list[T] = []
-    async with anyio.create_task_group() as group:
-        group.start_soon(_listen, interrupt)
-        results.append(await work())
-        group.cancel_scope.cancel()
-    return results.pop()
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 3.0
+"""Seconds that blocking work gets to end after it was told to."""
 
 
-async def _listen(interrupt: Callable[[], None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        seen = False
-        async for _ in signals:
-            if seen:
-                os._exit(130)
-            seen = True
-            interrupt()
+@contextmanager
+def interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Call `interrupt` in the event loop on the first signal, while the block runs.
+
+    Plain handlers, because those of the loop do not run while it waits for something, such as a
+    terminal that takes no output.
+    """
+    loop = asyncio.get_running_loop()
+    seen: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if seen:
+            children.kill_all()
+            os._exit(130)
+        seen.append(number)
+        loop.call_soon_threadsafe(interrupt)
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_interruptibly(work: Callable[[], Awaitable[T]], interrupt: Callable[[], None]) -> T:
+    """Run asynchronous work to its end; `interrupt` must make it end soon."""
+
+    async def main() -> T:
+        with interruptible(interrupt):
+            return await work()
+
+    return anyio.run(main, backend="asyncio")
 
 
 def run_blocking(work: Callable[[Teardown], T]) -> T:
@@ -43,16 +66,24 @@ def run_blocking(work: Callable[[Teardown], T]) -> T:
         Interrupted: a signal came before the work was done.
     """
     teardown = Teardown()
+    results: list[T] = []
+    scopes: list[anyio.CancelScope] = []
 
-    async def in_thread() -> T:
-        return await run_in_thread("work", lambda: work(teardown))
+    def interrupt() -> None:
+        teardown.abort()
+        scopes[0].cancel()
 
-    async def main() -> T:
-        return await interruptible(in_thread, teardown.abort)
+    async def main() -> None:
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            in_thread = run_in_thread("work", lambda: work(teardown), grace=PATIENCE)
+            results.append(await in_thread)
 
     try:
-        return anyio.run(main)
+        run_interruptibly(main, interrupt)
     except BaseException as error:
         # The task group has wrapped it; what is left when consequences are taken away is the cause.
-        cause = next(root_causes(error), None)
-        raise cause or Interrupted("interrupted") from None
+        raise next(root_causes(error), Interrupted("interrupted")) from None
+    if not results:
+        raise Interrupted("interrupted")
+    return results.pop()

@@ -54,7 +54,9 @@ def collect(session: Session, teardown: Teardown) -> tuple[list[Entry], list[str
     for name, branch in branches(session):
         teardown.check()
         try:
-            entries += catalog.read(branch.storage, branch.name, name)
+            broken: list[str] = []
+            entries += catalog.read(branch.storage, branch.name, name, broken)
+            errors += [f"the manifest {path} cannot be read" for path in broken]
         except StorageError as error:
             errors.append(f"storage {branch.name}: {describe(error)}")
     session.storages.close()

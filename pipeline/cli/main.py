@@ -12,19 +12,29 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from pipeline.errors import ConfigError, Interrupted, LockHeld, NxsError
 
 EXIT_FAILED, EXIT_LOCKED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 11, 78, 130
 
 
-def entry() -> None:
-    """The program: what the installed script, the archive and `python -m pipeline` call."""
-    sys.exit(main())
+def _discard(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """The program: runs one command and returns its exit code."""
+    code = _run_command(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _discard(stream)  # Python would try again at exit, and turn our exit code into 120
+    return code
+
+
+def _run_command(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         command = importlib.import_module(f"pipeline.cli.{options.module}")
@@ -34,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return EXIT_FAILED
     except NxsError as error:
         return _fail(error)
@@ -63,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 all well, 1 failed, 2 usage, 3 partial, 11 locked, "
         "78 wrong configuration, 130 interrupted.",
         allow_abbrev=False,
+        parents=[_global_options()],
     )
+    parser.set_defaults(log_format="text", verbose=0, quiet=0, no_color=False, env_file=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (_run, _check, _graph, _list, _verify, _restore, _prune, _keygen, _version):
         add(commands)
@@ -76,11 +88,19 @@ _Commands = argparse._SubParsersAction  # argparse has no public name for it
 def _command(
     commands: _Commands[argparse.ArgumentParser], name: str, module: str, text: str
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    parser = commands.add_parser(
+        name, help=text, description=text, allow_abbrev=False, parents=[_global_options()]
+    )
     parser.set_defaults(module=module)
-    parser.add_argument("--log-format", choices=("text", "json"), default="text")
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more")
-    parser.add_argument("-q", "--quiet", action="count", default=0, help="only warnings, errors")
+    return parser
+
+
+def _global_options() -> argparse.ArgumentParser:
+    """Options of all commands; they may stand before or after the name of the command."""
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--log-format", choices=("text", "json"))
+    parser.add_argument("-v", "--verbose", action="count", help="say more")
+    parser.add_argument("-q", "--quiet", action="count", help="only warnings; -qq: only errors")
     parser.add_argument("--no-color", action="store_true", help="as does NO_COLOR")
     parser.add_argument("--env-file", metavar="FILE", help="more variables, as NAME=VALUE lines")
     return parser
@@ -144,6 +164,7 @@ def _restore(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _file_command(commands, "restore", "restore", "bring a backup back")
     parser.add_argument("--backup", required=True, metavar="NAME")
     parser.add_argument("--artifact", metavar="NAME", help="only this one")
+    parser.add_argument("--host", metavar="NAME", help="taken on this host; default: on this one")
     parser.add_argument("--at", default="latest", metavar="TIME|latest")
     parser.add_argument(
         "--storage", metavar="NAME", help="from there; default: the first that works"

@@ -51,7 +51,8 @@ def _choose(session: Session) -> dict[str, list[tuple[Storage, Entry]]]:
     errors = []
     for name, branch in branches(session):
         try:
-            entries = catalog.at(catalog.read(branch.storage, branch.name, name), options.at)
+            written = catalog.read(branch.storage, branch.name, name)
+            entries = catalog.at(_of_host(session, written), options.at)
         except NxsError as error:
             errors.append(f"storage {branch.name}: {describe(error)}")
             continue
@@ -64,6 +65,22 @@ def _choose(session: Session) -> dict[str, list[tuple[Storage, Entry]]]:
     if not found:
         raise UnknownName("there is no such backup to restore", "see what `list` shows")
     return {name: _newest_first(copies) for name, copies in found.items()}
+
+
+def _of_host(session: Session, entries: list[Entry]) -> list[Entry]:
+    """Those of the chosen host; of this one when none is chosen.
+
+    Raises:
+        NxsError: there are only backups of other hosts, and nobody said which is meant.
+    """
+    host = session.options.host or session.pipeline.host
+    mine = [entry for entry in entries if entry.is_of(session.pipeline.name, host)]
+    others = sorted({entry.manifest.host for entry in entries} - {host})
+    if others and not mine and session.options.host is None:
+        raise NxsError(
+            f'there is no backup of host "{host}"', f"choose one with --host: {', '.join(others)}"
+        )
+    return mine
 
 
 def _newest_first(copies: list[tuple[Storage, Entry]]) -> list[tuple[Storage, Entry]]:
@@ -123,6 +140,6 @@ def _deliver(session: Session, entry: Entry, chunks: Iterator[bytes]) -> bool:
         session.complain(f"warning: {problem}")
     if len(problems) > _MANY:
         session.complain(f"warning: and {len(problems) - _MANY} more")
-    when = format_stamp(manifest.taken_at)
-    session.complain(f"restored {manifest.artifact} of {when} from {entry.storage} to {options.to}")
+    taken = f"{manifest.artifact} of {manifest.host}, {format_stamp(manifest.taken_at)}"
+    session.complain(f"restored {taken}, from {entry.storage} to {options.to}")
     return not problems

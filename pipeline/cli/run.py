@@ -6,13 +6,12 @@ import argparse
 import sys
 from functools import partial
 
-import anyio
-
-from pipeline.cli.interrupts import interruptible
-from pipeline.cli.screen import Lines, Screen
+from pipeline.cli.interrupts import run_interruptibly
+from pipeline.cli.screen import Lines, Outlet, Screen
 from pipeline.cli.session import Session, log_level, wants_color
 from pipeline.events import EventBus
 from pipeline.logs import log_subscriber
+from pipeline.malloc import Trimmer
 from pipeline.report import RunReport
 from pipeline.runner import Runner
 
@@ -30,24 +29,26 @@ def run(options: argparse.Namespace) -> int:
 def _run(session: Session) -> int:
     options = session.options
     is_terminal = sys.stderr.isatty() and options.log_format == "text"
-    screen = Screen(sys.stderr) if is_terminal and not options.quiet else None
+    outlet = Outlet(sys.stderr.fileno())
+    screen = Screen(outlet) if is_terminal and not options.quiet else None
     log = log_subscriber(
-        screen or Lines(sys.stderr),
+        screen or Lines(outlet),
         options.log_format,
         log_level(options),
         wants_color(options, is_terminal),
         session.redactor,
     )
-    bus = EventBus(log, redactor=session.redactor)
+    bus = EventBus(Trimmer(), log, redactor=session.redactor)
     if screen is not None:
         bus.subscribe(screen.show)
     runner = Runner(session.pipeline, bus, options.parallel)
     work = partial(runner.run, session.chosen(options.backup))
     try:
-        report: RunReport = anyio.run(interruptible, work, runner.interrupt)
+        report: RunReport = run_interruptibly(work, runner.interrupt)
     finally:
         if screen is not None:
             screen.close()
+        outlet.close()
     if options.json:
         session.print_json(report.to_dict())
     elif not options.quiet:

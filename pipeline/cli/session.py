@@ -45,7 +45,7 @@ class Session:
         return compile_backup(self.pipeline, name, self.storages)
 
     def print_json(self, document: Any) -> None:
-        print(json.dumps(self.redactor.value(document), indent=2))
+        print(json.dumps(self.redactor.document(document), indent=2))
 
     def say(self, text: str) -> None:
         print(self.redactor.text(text))

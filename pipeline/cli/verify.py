@@ -28,9 +28,6 @@ class Proof:
     detail: str
 
 
-_EXIT = {"proved": 0, "digest": 3, "failed": 1}
-
-
 def run(options: argparse.Namespace) -> int:
     """Prove the backups; 3 when some could only be proved as stored."""
     session = Session(options)
@@ -49,12 +46,15 @@ def _verify(session: Session, teardown: Teardown) -> list[Proof]:
     proofs = []
     for name, branch in branches(session):
         try:
-            entries = catalog.at(
-                catalog.read(branch.storage, branch.name, name), session.options.at
-            )
+            broken: list[str] = []
+            found = catalog.read(branch.storage, branch.name, name, broken)
+            entries = catalog.at(found, session.options.at)
         except NxsError as error:
             proofs.append(Proof(branch.name, name, "failed", describe(error)))
             continue
+        for path in broken:
+            where = path.partition(":")[2]
+            proofs.append(Proof(branch.name, where, "failed", "the manifest cannot be read"))
         if not entries:
             proofs.append(Proof(branch.name, name, "failed", "there is no backup to verify"))
         proofs += [_prove(session, branch, entry, teardown) for entry in entries]

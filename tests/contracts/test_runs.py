@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from datetime import timedelta
 
 import anyio
 import pytest
 
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, StorageUnavailable
 from pipeline.report import ArtifactReport, Outcome
 from pipeline.stage import CHUNK
 from stages.rotate import clear_leftovers
@@ -137,7 +139,8 @@ async def test_what_a_killed_run_leaves_is_cleared_and_nothing_else(
         writer.write(b"half")
         writer.flush()
         del writer
-    cleared = clear_leftovers(subject.storage, "shop", IDENTITY, TAKEN_AT)
+    assert clear_leftovers(subject.storage, "shop", IDENTITY, TAKEN_AT) == [], "it may be alive"
+    cleared = clear_leftovers(subject.storage, "shop", IDENTITY, TAKEN_AT + timedelta(seconds=1))
     assert [name.rpartition("/")[2] for name in cleared] == [
         "crm_2026-11-23T03-15-00Z.sql",
         f".crm_2026-11-23T03-15-00Z.sql.manifest.json.{token}.part",
@@ -146,3 +149,27 @@ async def test_what_a_killed_run_leaves_is_cleared_and_nothing_else(
     assert len(subject.storage.unfinished("shop")) == 1
     with pytest.raises(StorageError):
         read(subject.storage, OBJECT)
+
+
+@pytest.mark.parametrize("step", ["commit", "manifest commit"])
+async def test_a_commit_without_an_answer_leaves_a_mark_for_the_next_run(
+    subject: Subject,  # noqa: F811
+    step: str,
+) -> None:
+    """The connection broke: nobody knows whether the object is visible, and it cannot be removed."""
+
+    class Unreachable(FaultyStorage):
+        error = StorageUnavailable
+
+        def delete(self, names: Sequence[str]) -> None:
+            raise StorageUnavailable("still gone")
+
+    faulty = Unreachable(subject.storage, step)
+    report = await finish(FakeSource(DATA), branch(faulty), transform=FakeTransform())
+    assert report.outcome is Outcome.FAILED
+    assert f"broken on command in {step}" in str(report.branches[0].error)
+    put_anyway = [info.name for info in subject.storage.list("shop")]
+    assert (OBJECT + ".neg" in put_anyway) is (step == "manifest commit")
+    later = TAKEN_AT + timedelta(hours=1)
+    assert clear_leftovers(subject.storage, "shop", IDENTITY, later)
+    assert_only_the_old_one_is_there(subject)

@@ -209,3 +209,37 @@ def test_verify_tells_damage_from_health(program: Program) -> None:
     assert [p["outcome"] for p in json.loads(done.stdout)["verified"]] == ["failed", "proved"]
     stored.write_bytes(data[:-1])
     assert "the object has" in program.run("verify", config, "--digest-only").stdout
+
+
+def test_a_manifest_that_cannot_be_read_is_told(program: Program) -> None:
+    config = program.configure(NOTE)
+    program.ok("run", config, stdin=b"one")
+    manifest = next((program.folder / "disk").rglob("*.manifest.json"))
+    manifest.write_bytes(manifest.read_bytes()[:100])
+    assert program.run("verify", config, "--at", "all").returncode == 1
+    listed = program.run("list", config)
+    assert listed.returncode == 1
+    assert "cannot be read" in listed.stderr
+
+
+def test_restore_does_not_mistake_the_backup_of_another_host_for_ours(program: Program) -> None:
+    alpha = program.configure(NOTE.replace("name: shop", "name: shop\n    host: alpha"), "a.yaml")
+    beta = program.configure(NOTE.replace("name: shop", "name: shop\n    host: beta"), "b.yaml")
+    program.ok("run", beta, stdin=b"I am beta")
+    refused = program.run("restore", alpha, "--backup", "note", "--stdout")
+    assert refused.returncode == 1
+    assert "--host: beta" in refused.stderr
+    wanted = ("restore", alpha, "--backup", "note", "--stdout", "--host", "beta")
+    assert program.ok(*wanted) == "I am beta"
+    program.ok("run", alpha, stdin=b"I am alpha")
+    assert program.ok("restore", alpha, "--backup", "note", "--stdout") == "I am alpha"
+
+
+NOTE = """\
+    name: shop
+    storages: {disk: {type: local, path: "{here}/disk"}}
+    backups:
+      note:
+        source: {type: stdin}
+        fan_out: [{storage: disk}]
+"""

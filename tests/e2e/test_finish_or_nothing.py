@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -112,7 +115,7 @@ def test_a_program_that_fails_half_way(program: Program, config: Path, remote: P
     assert backups_on(remote) == [2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_nothing(
     program: Program, config: Path, remote: Path, number: signal.Signals
 ) -> None:
@@ -133,9 +136,12 @@ def test_a_second_signal_ends_it_at_once(program: Program, config: Path, sshd: S
     wait_for(lambda: reached(program))
     sshd.freeze()  # the clean way now has to wait for a server that does not answer
     try:
+        children = children_of(running.pid)
         running.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
         running.send_signal(signal.SIGTERM)
-        assert running.wait(5) in (130, -signal.SIGTERM)
+        assert running.wait(5) == 130
+        wait_for(lambda: not [child for child in children if is_alive(child)])
     finally:
         sshd.thaw()
 
@@ -200,6 +206,112 @@ def test_a_held_lock_is_exit_11_and_prune_waits_for_nobody(program: Program, con
     assert program.run("prune", config).returncode == 11
     go(program)
     assert running.wait(30) == 0
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_logs_that_cannot_be_written_cost_no_backup(program: Program) -> None:
+    config = program.configure("""\
+        name: shop
+        storages: {disk: {type: local, path: "{here}/disk"}}
+        backups:
+          it: {source: {type: command, command: [echo, hi]}, fan_out: [{storage: disk}]}
+    """)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            program.command("run", config),
+            env=program.environment,
+            stdout=subprocess.PIPE,
+            stderr=full,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 0
+    assert len(files_below(program.folder / "disk")) == 2
+
+
+def test_a_log_nobody_reads_holds_up_neither_the_run_nor_a_signal(program: Program) -> None:
+    config = program.configure("""\
+        name: shop
+        storages: {disk: {type: local, path: "{here}/disk"}}
+        backups:
+          it: {source: {type: command, command: [sleep, "60"]}, fan_out: [{storage: disk}]}
+    """)
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(write, False)
+    try:
+        while True:
+            os.write(write, b"x" * 512)
+    except BlockingIOError:
+        os.set_blocking(write, True)
+    running = subprocess.Popen(
+        program.command("run", config, "-v"),
+        env=program.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=write,
+    )
+    try:
+        wait_for(lambda: children_of(running.pid))
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 130
+    finally:
+        os.close(read)
+        os.close(write)
+    assert files_below(program.folder / "disk") == []
+
+
+def test_a_stage_that_never_ends_is_noticed(program: Program) -> None:
+    config = program.configure("""\
+        name: shop
+        storages: {disk: {type: local, path: "{here}/disk"}}
+        backups:
+          it:
+            source: {type: command, command: [echo, hi]}
+            stages: [{type: filter, command: [sh, -c, "cat >/dev/null; sleep 60"]}]
+            fan_out: [{storage: disk}]
+            stall_timeout: 1s
+    """)
+    done = program.run("run", config, timeout=40)
+    assert done.returncode == 1
+    assert "no progress for 1 s" in done.stdout
+    assert files_below(program.folder / "disk") == []
+
+
+def test_interrupting_verify_is_130(program: Program) -> None:
+    config = program.configure("""\
+        name: shop
+        storages: {disk: {type: local, path: "{here}/disk"}}
+        backups:
+          it:
+            source: {type: stdin}
+            stages: [{type: filter, command: [cat], inverse: [sh, -c, "cat; sleep 60"]}]
+            fan_out: [{storage: disk}]
+    """)
+    program.ok("run", config, stdin=b"data")
+    running = program.start("verify", config)
+    wait_for(lambda: children_of(running.pid))
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(20) == 130
+
+
+def test_global_options_before_the_command(program: Program) -> None:
+    config = program.configure("""\
+        name: shop
+        storages: {disk: {type: local, path: "{here}/disk"}}
+        backups:
+          it: {source: {type: command, command: [echo, hi]}, fan_out: [{storage: disk}]}
+    """)
+    done = program.run("--log-format", "json", "-q", "run", config)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    done = program.run("run", config, "--log-format", "json")
+    assert all(json.loads(line)["event"] for line in done.stderr.splitlines())
 
 
 def children_of(pid: int) -> list[int]:

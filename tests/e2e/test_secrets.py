@@ -42,6 +42,7 @@ CONFIGURATION = """\
           env: {PASSWORD: "${TOKEN}"}
         stages:
           - {type: age, passphrase: "${TOKEN}"}
+          - {type: filter, command: [cat], inverse: [cat, "-", "${TOKEN}"], suffix: .cat}
         fan_out: [{storage: nas}]
         notify: [ops]
 """
@@ -108,6 +109,9 @@ def test_the_canary_stays_inside(program: Program, sshd: Sshd, code: int, log_fo
         ]
         bodies = [request.body.decode() for request in sink.received]
     assert outputs[0].returncode == (1 if code else 0), outputs[0]
+    # The inverse of the filter has it among its arguments, against our warning: only there, then.
+    processes = [line for line in processes if not line.startswith("cat\0-\0")]
+    assert "puts a secret where every user" in outputs[0].stderr
     assert any("shop on" in body for body in bodies), "the webhook was not called"
     assert any("talkative" in line or "sleep" in line for line in processes)
     shown = [done.stdout + done.stderr for done in outputs]

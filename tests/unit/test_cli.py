@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
+import os
+import threading
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 
 from pipeline.catalog import at, parse_time
 from pipeline.cli.main import main
-from pipeline.cli.screen import Screen, progress_lines
+from pipeline.cli.screen import Lines, Outlet, Screen, progress_lines
 from pipeline.errors import NxsError
 from pipeline.events import (
     ArtifactCommitted,
+    ArtifactFailed,
     BackupFinished,
+    Event,
     EventBus,
     Progressed,
     StageProgress,
@@ -84,8 +87,9 @@ def test_below_the_level_nothing_is_written() -> None:
 def test_the_bus_cuts_out_secrets_in_every_form() -> None:
     seen = []
     bus = EventBus(seen.append, redactor=Redactor(["s3/cr+et"]))
-    bus.emit(ArtifactCommitted("db", "crm", "nas", "at s3/cr+et and s3%2Fcr%2Bet", 1))
-    assert seen[0].object == "at [secret] and [secret]"
+    bus.emit(ArtifactFailed("s3/cr+et", "crm", "at s3/cr+et and s3%2Fcr%2Bet"))
+    assert seen[0].error == "at [secret] and [secret]"
+    assert seen[0].backup == "s3/cr+et", "a name stays a name, or nobody would know what failed"
 
 
 PROGRESS = Progressed(
@@ -105,13 +109,17 @@ def test_progress_shows_rate_fill_and_bottleneck() -> None:
 
 
 def test_the_screen_keeps_log_lines_above_the_live_part() -> None:
-    stream = io.StringIO()
-    screen = Screen(stream)
+    read, write = os.pipe()
+    outlet = Outlet(write)
+    screen = Screen(outlet)
     screen.show(PROGRESS)
     screen.write_line("a log line")
     screen.show(COMMITTED)
     screen.close()
-    text = stream.getvalue()
+    outlet.close()
+    os.close(write)
+    with open(read) as output:
+        text = output.read()
     before, after = text.split("a log line\n")
     assert before.endswith("\x1b[3A\x1b[J")
     assert after.endswith("\x1b[3A\x1b[J")
@@ -173,3 +181,33 @@ def test_an_env_file_gives_variables_that_are_not_set(
     (tmp_path / "env").write_text("what is this\n")
     assert main(["check", str(config), "--env-file", str(tmp_path / "env")]) == 78
     assert "line 1: is not NAME=VALUE" in capsys.readouterr().err
+
+
+def test_a_stream_that_takes_nothing_holds_up_nobody() -> None:
+    read, write = os.pipe()
+    with open(write, "w"), open(read, "rb") as reader:
+        outlet = Outlet(write)
+        lines = Lines(outlet)
+        for number in range(20_000):
+            lines.write_line(f"line {number} " + "x" * 100)
+        text = b""
+        while b"line 100 " not in text:
+            text += os.read(reader.fileno(), 4096)
+        closing = threading.Thread(target=outlet.close)
+        closing.start()
+        while b"lines could not be written in time" not in text:
+            text += os.read(reader.fileno(), 65536)
+        closing.join()
+    assert b"line 0 " in text
+
+
+def test_a_subscriber_that_fails_does_not_keep_others_from_hearing() -> None:
+    seen: list[Event] = []
+
+    def broken(_: Event) -> None:
+        raise BrokenPipeError
+
+    bus = EventBus(broken, seen.append)
+    bus.emit(COMMITTED)
+    bus.emit(COMMITTED)
+    assert len(seen) == 2

@@ -342,8 +342,11 @@ def test_any_name_can_be_locked(odd: str) -> None:
         assert is_held((odd, odd, odd))
 
 
-def test_the_identity_is_short_and_stable() -> None:
-    assert identity("shop", "web-1", "crm-db") == "18776560"
+def test_the_identity_is_short_stable_and_of_this_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert identity("shop", "web-1", "crm-db") == "5c8ec787"
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert identity("shop", "web-1", "crm-db") != "5c8ec787"
     assert identity("shop", "web-1", "crm") != identity("shop", "web-1c", "rm")
     assert set(identity("a", "b", "c")) <= set(string.hexdigits.lower())
     assert re.fullmatch(r"\0nxs-backup-[0-9a-f]{64}-15", socket_name("a", "b", "c", 15))

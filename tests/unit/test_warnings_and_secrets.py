@@ -146,3 +146,26 @@ def test_secrets_are_not_part_of_a_representation(folder: Folder) -> None:
     shown = repr(folder.load(SFTP.replace("PASSWORD", "clear-text")))
     assert "clear-text" not in shown
     assert "sftp" in shown
+
+
+@pytest.mark.parametrize(
+    ("argument", "warned"),
+    [
+        ("${DB_PASSWORD}", True),
+        ("pass:${API_TOKEN}", True),
+        ("${file:secret}", True),
+        ("${HOME_FOLDER}", False),
+        ("$HOME", False),
+    ],
+)
+def test_a_secret_among_arguments_is_a_warning_and_is_redacted(
+    argument: str, warned: bool, folder: Folder
+) -> None:
+    folder.write("secret", "hidden-value")
+    names = ("DB_PASSWORD", "API_TOKEN", "HOME_FOLDER")
+    source = "{type: command, command: [dump, '" + argument + "']}"
+    text = MINIMAL.replace("{type: files, paths: [/etc]}", source)
+    loaded = folder.load(text, dict.fromkeys(names, "hidden-value"))
+    message = "puts a secret where every user of this machine can read it"
+    assert [problem.message for problem in loaded.warnings] == [message] * warned
+    assert any("hidden-value" in secret for secret in loaded.secrets) is warned
