@@ -26,12 +26,19 @@ class Cost:
     """Seconds, user and system."""
 
 
-def cost(command: Sequence[str], cwd: Path, env: dict[str, str] | None = None) -> Cost:
-    """Run a command that must succeed."""
+def cost(
+    command: Sequence[str], cwd: Path, env: dict[str, str] | None = None, quiet: bool = False
+) -> Cost:
+    """Run a command that must succeed; `quiet` drops its warnings."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     subprocess.run(
-        command, cwd=cwd, env={**os.environ, **(env or {})}, check=True, stdout=subprocess.DEVNULL
+        command,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if quiet else None,
     )
     wall = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

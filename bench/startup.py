@@ -15,6 +15,6 @@ def main() -> None:
     for arguments, target in ((["version"], 0.4), (["check", example], 0.4)):
         command = [sys.executable, str(ARCHIVE), *arguments]
         env = {"PYTHONDONTWRITEBYTECODE": ""}
-        times = [cost(command, ROOT, env) for _ in range(11)][1:]
+        times = [cost(command, ROOT, env, quiet=True) for _ in range(11)][1:]
         wall, cpu = median(t.wall for t in times), median(t.cpu for t in times)
         print(f"  {arguments[0]:<8} {wall:5.2f} s wall {cpu:5.2f} s CPU   target <= {target}")
