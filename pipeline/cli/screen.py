@@ -38,9 +38,10 @@ class Outlet:
 
     def close(self) -> None:
         """Write what is left, for a few seconds at most."""
-        if self._dropped:
-            self.write(f"{self._dropped} lines could not be written in time\n")
         try:
+            if self._dropped:
+                lost = f"{self._dropped} lines could not be written in time\n"
+                self._queue.put(lost, timeout=_PATIENCE)
             self._queue.put(None, timeout=_PATIENCE)
         except Full:
             return
