@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from schemas.base import Duration, Secret, Spec, Text
+from schemas.base import AbsolutePath, ByteSize, Duration, Secret, Spec, Text
+from schemas.tls import Tls
 
 
 class LocalStorage(Spec):
@@ -45,6 +47,207 @@ class SftpStorage(Spec):
     connect_timeout: Duration = Field("10s", validate_default=True, description="For each attempt.")
 
 
+class FtpStorage(Spec):
+    """A directory on an FTP server; encrypted with TLS unless that is turned off."""
+
+    type: Literal["ftp"]
+    host: Text = Field(description="Name or address of the server.")
+    port: int | None = Field(
+        None, ge=1, le=65535, description="TCP port of the server; default: 21, implicit TLS 990."
+    )
+    user: Text = Field(description="User on the server.")
+    password: Secret | None = Field(None, description="Password of the user.")
+    path: Text = Field(
+        description="Directory on the server, made when it is missing; without a leading / it "
+        "lies below the directory the user starts in."
+    )
+    tls: Tls | None = Field(
+        None,
+        description="Encryption of commands and data. With `prefer` and `off`, passwords and "
+        "backups may travel in the clear.",
+    )
+    implicit_tls: bool = Field(
+        False, description="Speak TLS from the first byte on, as servers on port 990 expect it."
+    )
+    connect_timeout: Duration = Field("10s", validate_default=True, description="For each attempt.")
+    timeout: Duration = Field(
+        "60s",
+        validate_default=True,
+        description="Give a connection up after so long without progress.",
+    )
+
+    @model_validator(mode="after")
+    def _implicit_tls_is_tls(self) -> FtpStorage:
+        if self.implicit_tls and self.tls is not None and self.tls.mode == "off":
+            raise ValueError("implicit_tls needs TLS; set another tls.mode, or none")
+        return self
+
+
+class S3ObjectLock(Spec):
+    """How long the service refuses to delete or replace what was written."""
+
+    mode: Literal["governance", "compliance"] = Field(
+        description="`governance` lets privileged users lift it, `compliance` nobody at all.",
+    )
+    keep: Duration = Field(
+        description="Counted from the start of the upload; rotation cannot remove it earlier.",
+        examples=["30d"],
+    )
+
+
+class S3Storage(Spec):
+    """A bucket of Amazon S3, or of a service that speaks its protocol."""
+
+    type: Literal["s3"]
+    bucket: Text = Field(description="Name of the bucket; it must exist.", examples=["my-backups"])
+    path: str = Field(
+        "", description="Directory inside the bucket: what all keys start with, without the slash."
+    )
+    endpoint: Text | None = Field(
+        None,
+        description="Address of the service; default: Amazon's for the region.",
+        examples=["https://s3.example.net"],
+    )
+    region: Text | None = Field(
+        None, description="Region; default: that of the environment or profile, or us-east-1."
+    )
+    addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto",
+        description="Where the bucket stands: in the path or in the host name. `auto` is `path` "
+        "with an endpoint, and `virtual` without.",
+    )
+    access_key: Text | None = Field(
+        None,
+        description="Access key ID. Without it credentials come from `profile`, the environment, "
+        "`~/.aws`, or the role of the instance or container.",
+    )
+    secret_key: Secret | None = Field(None, description="Secret access key.")
+    session_token: Secret | None = Field(None, description="Token of temporary credentials.")
+    profile: Text | None = Field(None, description="Profile of `~/.aws` to take credentials from.")
+    storage_class: Text | None = Field(
+        None, description="Storage class of the objects.", examples=["STANDARD_IA"]
+    )
+    encryption: Literal["s3", "kms"] | None = Field(
+        None,
+        description="Encryption by the service: `s3` with keys of its own, `kms` with a key of "
+        "its key management. Default: what the bucket is set to.",
+    )
+    kms_key: Text | None = Field(None, description="Which key, for `kms`.")
+    tags: dict[str, str] = Field({}, max_length=10, description="Tags of the objects.")
+    object_lock: S3ObjectLock | None = Field(
+        None, description="Keep objects from being deleted; the bucket must allow object lock."
+    )
+    part_size: ByteSize = Field(
+        "8MiB",
+        validate_default=True,
+        ge=5 << 20,
+        le=1 << 30,
+        description="Size of the first parts of an upload; later ones grow, since an upload has "
+        "10,000 parts at most.",
+    )
+    parallel: int = Field(
+        4, ge=1, le=32, description="Parts that are uploaded at once; each needs its own memory."
+    )
+    max_size: ByteSize = Field(
+        "5TiB",
+        validate_default=True,
+        ge=1 << 20,
+        le=5 << 40,
+        description="The largest object there may be. It decides how far parts may grow, and so "
+        "how much memory the largest object takes: 3 GiB for 5TiB, 48 MiB for 100GiB.",
+    )
+    timeout: Duration = Field(
+        "60s", validate_default=True, description="Give up when nothing moves for so long."
+    )
+    tls: Tls | None = Field(
+        None, description="Certificates of an https endpoint; an http endpoint has no TLS."
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/?#@\s]+/?", value):
+            raise ValueError(
+                "must be the address of a service; https:// or http://, a host, perhaps a port"
+            )
+        return value
+
+    @field_validator("path")
+    @classmethod
+    def _is_directory(cls, value: str) -> str:
+        if value and not all(value.split("/")):
+            raise ValueError("must be a directory; no slash at its ends, and no empty part")
+        return value
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> S3Storage:
+        if (self.access_key is None) != (self.secret_key is None):
+            raise ValueError("access_key and secret_key go together; set both or none")
+        if self.session_token is not None and self.access_key is None:
+            raise ValueError("session_token needs access_key and secret_key; set them too")
+        if self.profile is not None and self.access_key is not None:
+            raise ValueError("profile and access_key exclude each other; remove one of them")
+        if self.kms_key is not None and self.encryption != "kms":
+            raise ValueError("kms_key has no use here; set encryption to kms")
+        return self
+
+
+UserId = Annotated[int, Field(ge=0, le=(1 << 32) - 2)]
+"""A user or group, as a number."""
+
+
+class NfsStorage(Spec):
+    """A directory on an NFS server, version 3. Nothing is mounted, and no root is needed.
+
+    The protocol neither encrypts nor proves who is who: use it in a network you trust, and encrypt
+    backups with `age`.
+    """
+
+    type: Literal["nfs"]
+    host: Text = Field(description="Name or address of the server.")
+    export: AbsolutePath = Field(
+        description="Directory that the server exports, as it names it.", examples=["/srv/backups"]
+    )
+    path: str = Field("", description="Directory below the export; made when it is missing.")
+    uid: UserId | None = Field(
+        None, description="User to act as; default: the one of this process."
+    )
+    gid: UserId | None = Field(
+        None, description="Group to act as; default: the one of this process."
+    )
+    gids: list[UserId] | None = Field(
+        None,
+        max_length=16,
+        description="More groups; default: those of this process, none when uid is set.",
+    )
+    nfs_port: int | None = Field(
+        None, ge=1, le=65535, description="TCP port of NFS; default: the portmapper is asked."
+    )
+    mount_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="TCP port of the mount service; default: the portmapper is asked.",
+    )
+    portmapper_port: int = Field(
+        111, ge=1, le=65535, description="TCP port of the portmapper (rpcbind)."
+    )
+    connect_timeout: Duration = Field("10s", validate_default=True, description="For each attempt.")
+    timeout: Duration = Field(
+        "60s",
+        validate_default=True,
+        description="Give the server up after so long without progress; dropped connections are "
+        "made again until then.",
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        if any(part in (".", "..") for part in path.split("/")):
+            raise ValueError("must not contain . or ..; name the directory below the export")
+        return path
+
+
 class MemoryStorage(Spec):
     """Memory of this process, for tests: gone when the process ends."""
 
@@ -53,6 +256,6 @@ class MemoryStorage(Spec):
 
 
 StorageSpec = Annotated[
-    LocalStorage | SftpStorage | MemoryStorage,
+    LocalStorage | SftpStorage | FtpStorage | S3Storage | NfsStorage | MemoryStorage,
     Field(discriminator="type"),
 ]

@@ -156,7 +156,7 @@ async def test_a_commit_without_an_answer_leaves_a_mark_for_the_next_run(
     subject: Subject,  # noqa: F811
     step: str,
 ) -> None:
-    """The connection broke: nobody knows whether the object is visible, and it cannot be removed."""
+    """The connection broke: is the object visible? Nobody knows, and it cannot be removed."""
 
     class Unreachable(FaultyStorage):
         error = StorageUnavailable
