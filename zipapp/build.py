@@ -118,7 +118,7 @@ def _build_dependencies(
         folder = os.path.join(CACHE, "wheels", target.name)
         found = wanted.setdefault(target.platform, {}).setdefault(target.minor, {})
         for wheel in wheels.download(pins, target, config["platforms"][target.platform], folder):
-            found.update(wheels.files(wheel, config["prune"]["globs"]))
+            found.update(wheels.files(wheel, config["prune"]))
             about = wheels.describe(wheel)
             described[about["name"].lower(), about["version"]] = about
     print(f"compressing for {', '.join(wanted)}", flush=True)

@@ -104,16 +104,21 @@ def download(pins: str, target: Target, tags: list[str], folder: str) -> list[st
     )
 
 
-def files(wheel: str, prune: list[str]) -> Iterator[tuple[str, bytes]]:
+def files(wheel: str, prune: dict[str, list[str]]) -> Iterator[tuple[str, bytes]]:
     """The files of a wheel that run, as (path below the import root, content)."""
-    dropped = re.compile("|".join(fnmatch.translate(glob) for glob in prune))
+    dropped, kept = (
+        re.compile("|".join(fnmatch.translate(glob) for glob in prune[key]))
+        for key in ("globs", "except")
+    )
     with zipfile.ZipFile(wheel) as archive:
         for path in sorted(archive.namelist()):
             content_path = path
             for scheme in _SCHEMES:
                 content_path = content_path.partition(scheme)[2] or content_path
             is_other_data = ".data/" in content_path  # scripts, headers, man pages
-            if not (path.endswith("/") or is_other_data or dropped.match(content_path)):
+            if path.endswith("/") or is_other_data:
+                continue
+            if kept.match(content_path) or not dropped.match(content_path):
                 yield content_path, archive.read(path)
 
 
