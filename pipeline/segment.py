@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
-from anyio import from_thread
 from anyio.lowlevel import current_token
 
 T = TypeVar("T")
@@ -39,14 +38,14 @@ async def run_in_thread(
     """
     done = anyio.Event()
     outcome = _Outcome[T]()
-    token = current_token()
+    tell = _poster()
 
     def body() -> None:
         outcome.capture(function)
         try:
-            from_thread.run_sync(done.set, token=token)
-        except anyio.RunFinishedError:
-            pass  # abandoned: nobody waits for us any more
+            tell(done.set)
+        except RuntimeError:
+            pass  # the loop is gone: we were abandoned, and nobody waits for us any more
 
     threading.Thread(target=body, name=name, daemon=True).start()
     try:
@@ -58,6 +57,17 @@ async def run_in_thread(
             await done.wait()
         raise
     return outcome.result()
+
+
+def _poster() -> Callable[[Callable[[], object]], object]:
+    """What hands a callback to this event loop from a thread, without waiting for it to run.
+
+    `anyio.from_thread.run_sync` waits, for ever when the loop ends in between.
+    """
+    loop: Any = current_token().native_token
+    post: Callable[[Callable[[], object]], object]
+    post = getattr(loop, "run_sync_soon", None) or loop.call_soon_threadsafe  # Trio, asyncio
+    return post
 
 
 class _Outcome(list[tuple[T | None, BaseException | None]]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
@@ -31,6 +30,8 @@ def interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
     Plain handlers, because those of the loop do not run while it waits for something, such as a
     terminal that takes no output.
     """
+    import asyncio  # here, as `check` alone needs no event loop
+
     loop = asyncio.get_running_loop()
     seen: list[int] = []
 
