@@ -183,15 +183,14 @@ class Client(Wire):
     def store(self, path: str, offset: int) -> None:
         """Start to write a file from an offset on; what lies before it stays.
 
-        At an offset, STOR comes first: bytes that the server still has of a connection that broke
-        are then written to the same place again, and not a second time behind the others.
+        Bytes that the server still has of a connection that broke are written to the same place
+        again, unlike with `append`.
         """
-        try:
-            self.start_upload(f"STOR {path}", offset)
-        except _REFUSED as error:
-            if not offset or is_lost(error) or not self.usable:
-                raise
-            self.start_upload(f"APPE {path}")
+        self.start_upload(f"STOR {path}", offset)
+
+    def append(self, path: str) -> None:
+        """Start to write at the end of a file."""
+        self.start_upload(f"APPE {path}")
 
     def remove(self, path: str) -> None:
         """Remove a file; one that does not exist is fine."""

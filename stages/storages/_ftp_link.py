@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from weakref import WeakSet
 
 from pipeline.errors import ConfigError, StorageRefused, StorageUnavailable
@@ -28,6 +29,27 @@ _KEPT = 4
 """Idle connections that are kept for the next one who needs one."""
 _ALIVE_SECONDS = 5.0
 _NO_TLS = ("500", "502", "503", "504", "530", "533", "534", "431")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a broken upload is tried to go on with, as long as nothing more arrives."""
+
+    seconds: float = 60.0
+    first_delay: float = 0.2
+    longest_delay: float = 5.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an object goes."""
+
+    root: str
+    name: str
+    part: str
+    """Name of the unfinished object, relative to the root like `name`."""
+    part_path: str
+    final_path: str
 
 
 class Link:

@@ -15,42 +15,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from pipeline.errors import Aborted, StorageError, StorageRefused, StorageUnavailable
 from pipeline.stage import Writer
 from stages.storages._ftp_client import Client, FileMissing
 from stages.storages._ftp_errors import is_denied, is_lost, reason_of
-from stages.storages._ftp_link import Link
+from stages.storages._ftp_link import Link, Patience, Place
 from stages.storages._ftp_window import Window
 from stages.storages._names import exists_already, was_removed
 
 WINDOW_BYTES = 16 << 20
 ABORT_SECONDS = 3.0
 """How long `abort` may try to remove what it leaves behind."""
+_SETTLE_SECONDS = 1.0
 _SEAM_BYTES = 1 << 20
 """So much of what the server has is compared with what was sent before an upload goes on."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a broken upload is tried to go on with, as long as nothing more arrives."""
-
-    seconds: float = 60.0
-    first_delay: float = 0.2
-    longest_delay: float = 5.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an object goes."""
-
-    root: str
-    name: str
-    part: str
-    """Name of the unfinished object, relative to the root like `name`."""
-    part_path: str
-    final_path: str
 
 
 class CannotGoOn(StorageUnavailable):
@@ -284,14 +263,28 @@ class FtpWriter(Writer):
             )
 
     def _go_on(self, client: Client) -> None:
+        part = self._place.part_path
         try:
-            client.store(self._place.part_path, self._sent)
+            try:
+                client.store(part, self._sent)
+            except (ftplib.error_perm, ftplib.error_temp):
+                if not client.usable:
+                    raise
+                self._see_it_settle(client)
+                client.append(part)
         except ftplib.Error as error:
             if not self._loss or is_lost(error):
                 raise
             message = f'{self._loss}; "{self._link.server}" does not let it go on'
             kind = CannotGoOn if is_denied(error) else StorageUnavailable
             raise kind(f"{message}: {reason_of(error)}") from error
+
+    def _see_it_settle(self, client: Client) -> None:
+        """Bytes that the server still has of a broken connection would be appended twice."""
+        if self._loss:
+            self._ended.wait(_SETTLE_SECONDS)
+            if client.size_of(self._place.part_path) != self._sent:
+                raise StorageUnavailable(f'"{self._link.server}" still writes what had been sent')
 
     # Ending
 
@@ -321,9 +314,10 @@ class FtpWriter(Writer):
         if client.exists(self._place.part_path):
             return False
         try:
-            return client.size_of(self._place.final_path) in (None, self._sent)
+            size = client.size_of(self._place.final_path)
         except FileMissing:
             return False
+        return client.exists(self._place.final_path) if size is None else size == self._sent
 
     def _clean_up(self, client: Client) -> None:
         """Remove what is left, in a thread: not even a name server may hold us up."""

@@ -13,10 +13,10 @@ from pipeline.stage import CHUNK, ObjectInfo, Storage, Writer
 from schemas.storages import FtpStorage
 from stages.storages._ftp_client import Client, FileMissing, is_missing
 from stages.storages._ftp_errors import FAILURES, is_absent, storage_error
-from stages.storages._ftp_link import Link
+from stages.storages._ftp_link import Link, Patience, Place
 from stages.storages._ftp_listing import NotUnderstood
 from stages.storages._ftp_probe import Probe
-from stages.storages._ftp_writer import WINDOW_BYTES, FtpWriter, Patience, Place
+from stages.storages._ftp_writer import WINDOW_BYTES, FtpWriter
 from stages.storages._names import (
     check_name,
     check_part,
