@@ -243,3 +243,36 @@ NOTE = """\
         source: {type: stdin}
         fan_out: [{storage: disk}]
 """
+
+
+@pytest.mark.parametrize(
+    ("required", "code", "outcome"), [(False, 3, "partial"), (True, 1, "failed")]
+)
+def test_report_and_webhook_tell_which_storage_failed(
+    program: Program, required: bool, code: int, outcome: str
+) -> None:
+    (program.folder / "file").write_text("where a folder should be")
+    with HttpSink() as sink:
+        config = program.configure(f"""\
+            name: shop
+            storages:
+              good: {{type: local, path: "{{here}}/good"}}
+              bad: {{type: local, path: "{{here}}/file/bad"}}
+            notifiers: {{ops: {{type: webhook, url: "{sink.url()}", level: warning}}}}
+            backups:
+              it:
+                source: {{type: command, command: [echo, hi]}}
+                fan_out: [{{storage: good}}, {{storage: bad, required: {str(required).lower()}}}]
+                notify: [ops]
+        """)
+        report = program.json("run", config, code=code)
+    told = json.loads(sink.received[0].body)
+    assert report["outcome"] == told["report"]["outcome"] == outcome
+    branches = told["report"]["backups"][0]["artifacts"][0]["branches"]
+    assert [(branch["storage"], branch["outcome"]) for branch in branches] == [
+        ("good", "ok"),
+        ("bad", "failed"),
+    ]
+    assert "not a directory" in branches[1]["error"]
+    assert f"shop on {report['host']}: {outcome}" in told["text"]
+    assert len(files_below(program.folder / "good")) == 2
