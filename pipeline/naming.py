@@ -39,7 +39,6 @@ def format_stamp(when: datetime) -> str:
 
 
 def parse_stamp(stamp: str) -> datetime:
-    """The inverse of `format_stamp`."""
     """The inverse of `format_stamp`.
 
     Raises:

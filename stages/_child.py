@@ -131,6 +131,13 @@ class Child:
         self._held: list[bytes] = []
         self._held_size = 0
         self._said = b""
+        self._lost = False
+        self._secrets = sorted(
+            (v.encode() for v in program.env.values() if len(v) >= _SHORTEST_SECRET),
+            key=len,
+            reverse=True,
+        )
+        self._longest = max(map(len, self._secrets), default=0)
         self._deaf = False
         self._watcher: int | None = None
 
@@ -142,11 +149,13 @@ class Child:
     @property
     def stderr(self) -> str:
         """The last lines of its standard error, without the values of `env`."""
-        text = self._said.decode(errors="replace").strip()
-        for value in self._program.env.values():
-            if len(value) >= _SHORTEST_SECRET:
-                text = text.replace(value, "***")
-        return text
+        said = self._said
+        for value in self._secrets:
+            said = said.replace(value, b"***")
+        # Masked before it is cut. Where the beginning is lost, it may be a part of a secret that
+        # nothing matches any more, and that is shorter than the longest of them.
+        said = said[self._longest if self._lost else 0 :][-TAIL:]
+        return said.decode(errors="replace").strip()
 
     def __enter__(self) -> Child:
         self._teardown.check()
@@ -255,7 +264,10 @@ class Child:
 
     def _read_stderr(self, fd: int) -> None:
         data = os.read(fd, CHUNK)
-        self._said = (self._said + data)[-TAIL:]
+        self._said += data
+        keep = TAIL + self._longest
+        self._lost = self._lost or len(self._said) > keep
+        self._said = self._said[-keep:]
         if not data:
             self._poll.unregister(fd)
             self._stderr = None

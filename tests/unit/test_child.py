@@ -158,6 +158,18 @@ class TestFailure:
         assert raised.value.message.endswith("complaint 19999 | complaint 20000")
         assert len(raised.value.message) < 2 * TAIL
 
+    @pytest.mark.parametrize("cut", [0, 1, 7, 12, 13])
+    def test_a_value_cut_by_the_tail_is_masked_too(self, cut: int) -> None:
+        """The tail begins inside the value: what is left of it must not be shown."""
+        secret = "correct-horse"
+        rest = 4096 - len(secret) + cut
+        script = f'printf "login $PASSWORD" >&2; head -c {rest} /dev/zero | tr "\\0" x >&2; exit 1'
+        with pytest.raises(SourceError) as caught:
+            run(shell(script, env={"PASSWORD": secret}))
+        for start in range(len(secret) - 3):
+            assert secret[start:] not in str(caught.value)
+        assert "x" * 3000 in str(caught.value), "the rest is still told"
+
     def test_values_of_the_environment_are_masked(self) -> None:
         program = shell("echo password is $PASSWORD >&2; exit 1", env={"PASSWORD": "correct-horse"})
         assert "correct-horse" not in repr(program)
