@@ -11,12 +11,12 @@ from pipeline.errors import StorageRefused
 from pipeline.naming import parse_part, part_name
 from pipeline.stage import CHUNK, ObjectInfo, Storage, Writer
 from schemas.storages import FtpStorage
-from stages.storages._ftp_client import Client, FileMissing, is_missing
-from stages.storages._ftp_errors import FAILURES, is_absent, storage_error
-from stages.storages._ftp_link import Link, Patience, Place
-from stages.storages._ftp_listing import NotUnderstood
-from stages.storages._ftp_probe import Probe
-from stages.storages._ftp_writer import WINDOW_BYTES, FtpWriter
+from stages.storages._ftp.client import Client, FileMissing, is_missing
+from stages.storages._ftp.errors import FAILURES, is_absent, storage_error
+from stages.storages._ftp.link import Link, Patience, Place
+from stages.storages._ftp.listing import NotUnderstood
+from stages.storages._ftp.probe import Probe
+from stages.storages._ftp.writer import WINDOW_BYTES, FtpWriter
 from stages.storages._names import (
     check_name,
     check_part,
@@ -37,7 +37,7 @@ class Ftp(Storage):
     before the rename. Somebody else who uses the name between those two commands loses his file.
 
     A connection that breaks during an upload is made again, and the upload goes on with what the
-    server does not have yet (see `_ftp_writer`).
+    server does not have yet (see `_ftp/writer.py`).
     """
 
     # The window, the chunk that is being sent, and small chunks that are being joined.

@@ -8,18 +8,18 @@ from pipeline.errors import StorageRefused
 from pipeline.naming import parse_part, part_name
 from pipeline.stage import CHUNK, ObjectInfo, Storage, Writer
 from schemas.storages import NfsStorage
-from stages.storages import _nfs_calls as nfs
 from stages.storages._names import check_name, check_part, check_prefix
-from stages.storages._nfs_calls import MAX_BLOCK
-from stages.storages._nfs_client import Client
-from stages.storages._nfs_list import Listing
-from stages.storages._nfs_probe import try_out
-from stages.storages._nfs_read import Reader
-from stages.storages._nfs_session import Session
-from stages.storages._nfs_target import Place, Target
-from stages.storages._nfs_tree import Tree
-from stages.storages._nfs_window import HELD_BYTES, Window
-from stages.storages._nfs_writer import NfsWriter
+from stages.storages._nfs import calls as nfs
+from stages.storages._nfs.calls import MAX_BLOCK
+from stages.storages._nfs.client import Client
+from stages.storages._nfs.list import Listing
+from stages.storages._nfs.probe import try_out
+from stages.storages._nfs.read import Reader
+from stages.storages._nfs.session import Session
+from stages.storages._nfs.target import Place, Target
+from stages.storages._nfs.tree import Tree
+from stages.storages._nfs.window import HELD_BYTES, Window
+from stages.storages._nfs.writer import NfsWriter
 from stages.storages._probe import readable_size
 
 _PROBE_PAGE = 4 << 10

@@ -1,4 +1,4 @@
-"""A bucket of an S3 service. See `_s3_uploads` for how unfinished objects are told apart."""
+"""A bucket of an S3 service. See `_s3/uploads.py` for how unfinished objects are told apart."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from stages.storages._names import (
     exists_already,
     in_progress,
 )
-from stages.storages._s3_delete import Deleter
-from stages.storages._s3_errors import Denied
-from stages.storages._s3_parts import PartPlan
-from stages.storages._s3_probe import probe
-from stages.storages._s3_publish import Place
-from stages.storages._s3_read import head, read_range
-from stages.storages._s3_service import Patience, Service
-from stages.storages._s3_uploads import Keys, list_uploads, sweep
-from stages.storages._s3_writer import S3Writer
+from stages.storages._s3.delete import Deleter
+from stages.storages._s3.errors import Denied
+from stages.storages._s3.parts import PartPlan
+from stages.storages._s3.probe import probe
+from stages.storages._s3.publish import Place
+from stages.storages._s3.read import head, read_range
+from stages.storages._s3.service import Patience, Service
+from stages.storages._s3.uploads import Keys, list_uploads, sweep
+from stages.storages._s3.writer import S3Writer
 
 _RANGE = 4 * CHUNK
 """Bytes that are asked for in one request while reading."""

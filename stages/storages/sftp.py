@@ -15,7 +15,6 @@ from pipeline.errors import StorageError
 from pipeline.naming import parse_part, part_name
 from pipeline.stage import CHUNK, ObjectInfo, Storage, Writer
 from schemas.storages import SftpStorage
-from stages.storages._asyncssh import asyncssh
 from stages.storages._names import (
     check_name,
     check_part,
@@ -26,9 +25,10 @@ from stages.storages._names import (
     is_missing,
 )
 from stages.storages._probe import readable_size, round_trip
-from stages.storages._sftp_link import FAILURES, MISSING, Link, Session
-from stages.storages._sftp_writer import WINDOW_BYTES, Place, SftpWriter
-from stages.storages._ssh import Connector, Keepalive
+from stages.storages._sftp.link import FAILURES, MISSING, Link, Session
+from stages.storages._sftp.quiet_asyncssh import asyncssh
+from stages.storages._sftp.ssh import Connector, Keepalive
+from stages.storages._sftp.writer import WINDOW_BYTES, Place, SftpWriter
 
 _FILE_MODE = 0o600
 _READ_AHEAD = 8

@@ -13,7 +13,7 @@ import pytest
 
 from schemas.storages import LocalStorage, MemoryStorage, SftpStorage
 from stages.storages import memory
-from stages.storages._ssh import Keepalive
+from stages.storages._sftp.ssh import Keepalive
 from stages.storages.local import Local
 from stages.storages.sftp import Sftp
 from tests.contracts.storage import LastingStorageContract, StorageContract

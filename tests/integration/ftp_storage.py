@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.stage import CHUNK, Writer
 from schemas.storages import FtpStorage
-from stages.storages._ftp_link import Patience
+from stages.storages._ftp.link import Patience
 from stages.storages.ftp import Ftp
 from tests.contracts.storage_subject import NAME, TOKEN, put, read
 from tests.servers.base import HOST

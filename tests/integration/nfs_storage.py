@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from schemas.storages import NfsStorage
-from stages.storages._nfs_types import Call
-from stages.storages._nfs_xdr import Unpacker, pack_hyper, pack_opaque, pack_uint
+from stages.storages._nfs.types import Call
+from stages.storages._nfs.xdr import Unpacker, pack_hyper, pack_opaque, pack_uint
 from stages.storages.nfs import Nfs
 from tests.contracts.storage_subject import NAME, put, read
 from tests.servers.base import GID, HOST, UID

@@ -17,7 +17,7 @@ import pytest
 from pipeline.errors import StorageError, StorageRefused, StorageUnavailable
 from pipeline.stage import CHUNK, Writer
 from schemas.storages import S3Storage
-from stages.storages._s3_service import Patience
+from stages.storages._s3.service import Patience
 from stages.storages.s3 import S3
 from tests.contracts.storage_subject import NAME, names, put, read
 from tests.servers.base import GID, IS_ROOT, UID

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from schemas.storages import SftpStorage
-from stages.storages._ssh import Keepalive
+from stages.storages._sftp.ssh import Keepalive
 from stages.storages.sftp import Sftp
 from tests.contracts.storage_subject import NAME, put, read
 from tests.servers.base import HOST

@@ -13,8 +13,8 @@ import pytest
 from pipeline.errors import Aborted, StorageError, StorageRefused, StorageUnavailable
 from pipeline.naming import part_name
 from pipeline.stage import CHUNK, Writer
-from stages.storages._ftp_link import Patience
-from stages.storages._ftp_writer import WINDOW_BYTES
+from stages.storages._ftp.link import Patience
+from stages.storages._ftp.writer import WINDOW_BYTES
 from stages.storages.ftp import Ftp
 from tests.contracts.storage_subject import NAME, TOKEN, everything, read
 from tests.integration.ftp_storage import (

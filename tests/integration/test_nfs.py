@@ -19,11 +19,11 @@ import pytest
 from pipeline.errors import StorageRefused, StorageUnavailable
 from pipeline.naming import part_name
 from pipeline.stage import CHUNK
-from stages.storages import _nfs_calls as nfs
-from stages.storages._nfs_list import Listing
-from stages.storages._nfs_rpc import Service
-from stages.storages._nfs_tcp import Interrupt
-from stages.storages._nfs_types import NfsError, Status
+from stages.storages._nfs import calls as nfs
+from stages.storages._nfs.list import Listing
+from stages.storages._nfs.rpc import Service
+from stages.storages._nfs.tcp import Interrupt
+from stages.storages._nfs.types import NfsError, Status
 from tests.contracts.storage_subject import NAME, OTHER_TOKEN, TOKEN, everything, put, read
 from tests.integration.nfs_storage import MakeStorage, NfsTests, path_of, works
 from tests.servers.base import GID, HOST, UID, free_port

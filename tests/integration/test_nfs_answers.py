@@ -12,9 +12,9 @@ import pytest
 from pipeline.errors import Aborted, StorageRefused, StorageUnavailable
 from pipeline.naming import part_name
 from pipeline.stage import CHUNK
-from stages.storages import _nfs_calls as nfs
-from stages.storages._nfs_target import Target
-from stages.storages._nfs_types import Found, NfsError, Status
+from stages.storages._nfs import calls as nfs
+from stages.storages._nfs.target import Target
+from stages.storages._nfs.types import Found, NfsError, Status
 from tests.contracts.storage_subject import NAME, OTHER_TOKEN, TOKEN, everything, put, read
 from tests.integration.nfs_storage import (
     MakeStorage,

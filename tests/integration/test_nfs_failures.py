@@ -15,7 +15,7 @@ import pytest
 from pipeline.errors import Aborted, StorageError, StorageRefused, StorageUnavailable
 from pipeline.naming import part_name
 from pipeline.stage import CHUNK, Writer
-from stages.storages._nfs_window import HELD_BYTES, IN_FLIGHT_BYTES
+from stages.storages._nfs.window import HELD_BYTES, IN_FLIGHT_BYTES
 from stages.storages.nfs import Nfs
 from tests.contracts.storage import MEMORY_LIMIT
 from tests.contracts.storage_subject import (

@@ -17,7 +17,7 @@ import pytest
 from pipeline.errors import Aborted, StorageError, StorageRefused, StorageUnavailable
 from pipeline.naming import part_name
 from pipeline.stage import CHUNK, Writer
-from stages.storages._ssh import Keepalive
+from stages.storages._sftp.ssh import Keepalive
 from stages.storages.sftp import Sftp
 from tests.contracts.storage_subject import NAME, OTHER_TOKEN, TOKEN, everything, put, read
 from tests.integration.sftp_storage import MakeStorage, SftpTests, works

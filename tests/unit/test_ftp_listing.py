@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.stage import CHUNK
-from stages.storages._ftp_listing import Entry, NotUnderstood, parse_list, parse_mlsd
-from stages.storages._ftp_window import Window
+from stages.storages._ftp.listing import Entry, NotUnderstood, parse_list, parse_mlsd
+from stages.storages._ftp.window import Window
 
 PROFTPD = """\
 total 12

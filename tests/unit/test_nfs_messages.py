@@ -13,19 +13,19 @@ from pydantic import ValidationError
 
 from pipeline.errors import Aborted, StorageRefused, StorageUnavailable
 from schemas.storages import NfsStorage
-from stages.storages import _nfs_calls as nfs
-from stages.storages._nfs_errors import mount_error, storage_error
-from stages.storages._nfs_mount import MountError
-from stages.storages._nfs_rpc import (
+from stages.storages._nfs import calls as nfs
+from stages.storages._nfs.errors import mount_error, storage_error
+from stages.storages._nfs.mount import MountError
+from stages.storages._nfs.rpc import (
     LAST_FRAGMENT,
     RpcRejected,
     auth_sys,
     call_message,
     check_reply,
 )
-from stages.storages._nfs_tcp import MAX_RECORD, Connection, Interrupt
-from stages.storages._nfs_types import NfsError, Status, Written
-from stages.storages._nfs_xdr import Buffer, Malformed, Unpacker, pack_hyper, pack_opaque, pack_uint
+from stages.storages._nfs.tcp import MAX_RECORD, Connection, Interrupt
+from stages.storages._nfs.types import NfsError, Status, Written
+from stages.storages._nfs.xdr import Buffer, Malformed, Unpacker, pack_hyper, pack_opaque, pack_uint
 
 ACCEPTED = pack_uint(1, 0, 0, 0)
 FILE = pack_uint(1, 0o600, 1, 7, 8) + pack_hyper(4321) + bytes(24) + pack_hyper(99) + bytes(24)

@@ -18,9 +18,9 @@ from pydantic import ValidationError
 
 from pipeline.errors import StorageRefused, StorageUnavailable
 from schemas.storages import S3Storage
-from stages.storages._s3_errors import Denied, translate
-from stages.storages._s3_http import Stalled
-from stages.storages._s3_parts import (
+from stages.storages._s3.errors import Denied, translate
+from stages.storages._s3.http import Stalled
+from stages.storages._s3.parts import (
     MAX_PARTS,
     PartPlan,
     capacity,

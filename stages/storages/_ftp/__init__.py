@@ -1,0 +1,1 @@
+"""Speaking FTP, for `ftp.py`: connections, transfers that go on after a break, listings."""

@@ -1,0 +1,1 @@
+"""A client of NFS version 3 in plain Python, for `nfs.py`: RPC, XDR, windows of requests."""

@@ -1,0 +1,1 @@
+"""Speaking SFTP, for `sftp.py`: logging in, connections, a window of blocks."""
