@@ -9,6 +9,8 @@
     |   +-- TransformError
     |   +-- StorageError
     |       +-- StorageRefused       the other side said no; retrying cannot help
+    |       |   +-- StorageDenied    the credentials do not permit this
+    |       |   +-- ObjectMissing
     |       +-- StorageUnavailable   the other side did not answer; retrying may help
     +-- UnknownName            no such backup, storage or artifact
     +-- NotifierError          a message was not delivered; never changes the outcome
@@ -72,6 +74,10 @@ class StorageRefused(StorageError):
 
 class StorageUnavailable(StorageError):
     """The storage did not answer, or went away: retrying may help."""
+
+
+class StorageDenied(StorageRefused):
+    """The storage knows us, and does not permit this."""
 
 
 class ObjectMissing(StorageRefused):

@@ -270,7 +270,10 @@ class Storage(ABC):
 
     @abstractmethod
     def probe(self) -> Sequence[str]:
-        """Write, read, list, and delete a probe object: the facts found, one line each.
+        """Connect, and look around: facts about server and connection, one line each.
+
+        What is not safe is a line that starts with `warning: `. Nothing is left behind; whether
+        objects can be written, read and deleted is for `pipeline.tryout` to find out.
 
         Raises:
             StorageError: a run would fail.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -45,6 +45,12 @@ class SftpStorage(Spec):
         True, description="Turning this off lets anyone on the way read and change backups."
     )
     connect_timeout: Duration = Field("10s", validate_default=True, description="For each attempt.")
+    timeout: Duration = Field(
+        "60s",
+        validate_default=True,
+        description="Give the server up after so long without progress; dropped connections are "
+        "made again until then.",
+    )
 
 
 class FtpStorage(Spec):
@@ -248,6 +254,63 @@ class NfsStorage(Spec):
         return path
 
 
+class SmbStorage(Spec):
+    """A directory of a share on an SMB server (Windows, Samba, NAS), version 2 or 3."""
+
+    type: Literal["smb"]
+    host: Text = Field(description="Name or address of the server.")
+    port: int = Field(445, ge=1, le=65535, description="TCP port of the server.")
+    share: Text = Field(description="Name of the share.", examples=["backup"])
+    path: str = Field("", description="Directory on the share; made when it is missing.")
+    user: Text = Field(description="User; `DOMAIN\\user` and `user@domain` name a domain too.")
+    password: Secret | None = Field(None, description="Password of the user.")
+    encrypt: bool = Field(
+        False, description="Insist on encryption (SMB 3), also where the server does not ask for it."
+    )
+    connect_timeout: Duration = Field("10s", validate_default=True, description="For each attempt.")
+    timeout: Duration = Field(
+        "60s",
+        validate_default=True,
+        description="Give the server up after so long without progress; dropped connections are "
+        "made again until then.",
+    )
+
+
+class WebdavStorage(Spec):
+    """A collection on a WebDAV server. An upload that breaks cannot go on: it fails."""
+
+    type: Literal["webdav"]
+    url: Text = Field(
+        description="Address of the collection; what is missing below the server's root is made.",
+        examples=["https://dav.example.net/backups"],
+    )
+    user: Text | None = Field(None, description="User, for basic and digest authentication.")
+    password: Secret | None = Field(None, description="Password of the user.")
+    token: Secret | None = Field(None, description="Bearer token, instead of user and password.")
+    auth: Literal["auto", "basic", "digest"] = Field(
+        "auto", description="How user and password are sent; `auto` is what the server asks for."
+    )
+    tls: Tls | None = Field(None, description="Certificates of an https address.")
+    connect_timeout: Duration = Field("10s", validate_default=True, description="For each attempt.")
+    timeout: Duration = Field(
+        "60s", validate_default=True, description="Give up when nothing moves for so long."
+    )
+
+
+class FsspecStorage(Spec):
+    """Any file system that has a driver for fsspec. An upload that breaks cannot go on: it fails."""
+
+    type: Literal["fsspec"]
+    url: Text = Field(
+        description="Address of the directory, as the driver wants it.",
+        examples=["gs://my-bucket/backups"],
+    )
+    storage_options: dict[str, Any] = Field({}, description="What the driver is told.")
+    timeout: Duration = Field(
+        "60s", validate_default=True, description="Give up when nothing moves for so long."
+    )
+
+
 class MemoryStorage(Spec):
     """Memory of this process, for tests: gone when the process ends."""
 
@@ -256,6 +319,14 @@ class MemoryStorage(Spec):
 
 
 StorageSpec = Annotated[
-    LocalStorage | SftpStorage | FtpStorage | S3Storage | NfsStorage | MemoryStorage,
+    LocalStorage
+    | SftpStorage
+    | FtpStorage
+    | S3Storage
+    | NfsStorage
+    | SmbStorage
+    | WebdavStorage
+    | FsspecStorage
+    | MemoryStorage,
     Field(discriminator="type"),
 ]

@@ -103,15 +103,19 @@ class FaultyStorage(Storage):
         return FaultyWriter(self, self.inner.create(name, token), name)
 
     def open(self, name: str, offset: int = 0) -> Iterator[bytes]:
+        self.reach("open", threading.Event())
         return self.inner.open(name, offset)
 
     def list(self, prefix: str) -> Sequence[ObjectInfo]:
+        self.reach("list", threading.Event())
         return self.inner.list(prefix)
 
     def delete(self, names: Sequence[str]) -> None:
+        self.reach("delete", threading.Event())
         self.inner.delete(names)
 
     def unfinished(self, prefix: str) -> Sequence[str]:
+        self.reach("unfinished", threading.Event())
         return self.inner.unfinished(prefix)
 
     def sweep(self, names: Sequence[str]) -> None:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from pipeline.branch import describe
 from pipeline.cli.interrupts import run_blocking
 from pipeline.cli.session import Session
 from pipeline.context import Teardown
-from pipeline.errors import NxsError
-from pipeline.graph import Plan
+from pipeline.errors import NxsError, StorageDenied
+from pipeline.graph import BranchPlan, Plan
 from pipeline.report import format_size
+from pipeline.stage import Storage
+from pipeline.tryout import ROTATION_NEEDS, try_out
 
-Probe = tuple[str, bool, Callable[[], Sequence[str]]]
-"""What is tried, whether a run needs it, and how."""
+
+@dataclass(frozen=True)
+class Probe:
+    """One thing to try."""
+
+    what: str
+    required: bool
+    """Whether a run fails without it."""
+    facts: Callable[[], Sequence[str]]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,35 +47,60 @@ def _connect(session: Session, plans: list[Plan], teardown: Teardown) -> int:
     """Try and report everything: 1 when a needed part fails, 3 when an optional one does."""
     code = 0
     tried: dict[str, bool] = {}
-    for plan in plans:
-        for what, required, probe in _probes(plan):
-            teardown.check()
-            if what not in tried:
-                tried[what] = _try(session, what, probe)
-            if not tried[what]:
-                code = 1 if required or code == 1 else 3
+    for probe in _probes(plans):
+        teardown.check()
+        if probe.what not in tried:
+            tried[probe.what] = _try(session, probe)
+        if not tried[probe.what]:
+            code = 1 if probe.required or code == 1 else 3
     session.storages.close()
     return code
 
 
-def _probes(plan: Plan) -> Iterator[Probe]:
-    yield f"backup {plan.backup}: source {plan.source_type}", True, plan.source.probe
-    for node in plan.stages:
-        yield f"backup {plan.backup}: stage {node.name}", True, node.transform.probe
-    for branch in plan.branches:
-        for node in branch.stages:
-            what = f"backup {plan.backup}: stage {node.name} of {branch.name}"
-            yield what, branch.required, node.transform.probe
-        yield f"storage {branch.name}", branch.required, branch.storage.probe
+def _probes(plans: list[Plan]) -> Iterator[Probe]:
+    rotating = {edge.name for plan in plans for edge in plan.branches if edge.rotate}
+    for plan in plans:
+        backup = f"backup {plan.backup}"
+        yield Probe(f"{backup}: source {plan.source_type}", True, plan.source.probe)
+        for node in plan.stages:
+            yield Probe(f"{backup}: stage {node.name}", True, node.transform.probe)
+        for branch in plan.branches:
+            for node in branch.stages:
+                what = f"{backup}: stage {node.name} of {branch.name}"
+                yield Probe(what, branch.required, node.transform.probe)
+            yield _storage_probe(branch, branch.name in rotating)
 
 
-def _try(session: Session, what: str, probe: Callable[[], Sequence[str]]) -> bool:
+def _storage_probe(branch: BranchPlan, rotates: bool) -> Probe:
+    return Probe(
+        f"storage {branch.name}",
+        branch.required,
+        lambda: facts_of_storage(branch.storage, rotates),
+    )
+
+
+def facts_of_storage(storage: Storage, rotates: bool) -> Sequence[str]:
+    """What a storage is, and what may be done there.
+
+    Raises:
+        StorageError: it cannot be written, or not be rotated where that is asked for.
+    """
+    facts = storage.probe()
+    rights = try_out(storage)
+    for what, why in rights.denied.items():
+        if rotates and what in ROTATION_NEEDS:
+            hint = "rotate needs that; permit it, or leave rotate out"
+            raise StorageDenied(f"objects cannot be {what}: {why}", hint)
+    return [*facts, *rights.facts()]
+
+
+def _try(session: Session, probe: Probe) -> bool:
     try:
-        facts = probe()
+        facts = probe.facts()
     except NxsError as error:
-        session.say(f"failed  {what}: {describe(error)}")
+        session.say(f"failed  {probe.what}: {describe(error)}")
         return False
-    session.say(f"ok      {what}")
+    session.say(f"ok      {probe.what}")
     for fact in facts:
         session.say(f"          {fact}")
     return True

@@ -15,7 +15,7 @@ from stages.storages._ftp.client import Client, FileMissing, is_missing
 from stages.storages._ftp.errors import FAILURES, is_absent, storage_error
 from stages.storages._ftp.link import Link, Patience, Place
 from stages.storages._ftp.listing import NotUnderstood
-from stages.storages._ftp.probe import Probe
+from stages.storages._ftp.probe import facts_of
 from stages.storages._ftp.writer import WINDOW_BYTES, FtpWriter
 from stages.storages._names import (
     check_name,
@@ -190,7 +190,7 @@ class Ftp(Storage):
     def probe(self) -> Sequence[str]:
         hasty = Ftp(self._spec, Patience(seconds=0))
         try:
-            return Probe(hasty, hasty._link).run()
+            return facts_of(hasty, hasty._link)
         finally:
             hasty.close()
 

@@ -8,8 +8,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from pipeline.errors import Aborted, StorageError, StorageRefused, StorageUnavailable
+from pipeline.errors import (
+    Aborted,
+    StorageDenied,
+    StorageError,
+    StorageRefused,
+    StorageUnavailable,
+)
 from pipeline.naming import parse_part, part_name
+from pipeline.report import format_size
 from pipeline.stage import CHUNK, ObjectInfo, Storage, Writer
 from schemas.storages import LocalStorage
 from stages.storages._names import (
@@ -22,7 +29,6 @@ from stages.storages._names import (
     is_missing,
     was_removed,
 )
-from stages.storages._probe import readable_size, round_trip
 from stages.storages._publish import publish
 
 _NEW_PART = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -30,6 +36,7 @@ _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o750
 _CREATE_ATTEMPTS = 100
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DENIED = frozenset({errno.EACCES, errno.EPERM})
 _MAY_PASS = frozenset(
     {
         errno.EIO,
@@ -61,7 +68,8 @@ def storage_error(error: OSError, path: str) -> StorageError:
     reason = (error.strerror or str(error)).lower()
     if error.errno in _MAY_PASS:
         return StorageUnavailable(f'"{path}" cannot be used now: {reason}')
-    return StorageRefused(f'"{path}" cannot be used: {reason}')
+    kind = StorageDenied if error.errno in _DENIED else StorageRefused
+    return kind(f'"{path}" cannot be used: {reason}')
 
 
 @contextmanager
@@ -313,12 +321,12 @@ class Local(Storage):
         self._remove(names)
 
     def probe(self) -> Sequence[str]:
-        round_trip(self)
         with _translated(self._root):
-            space = os.statvfs(self._root)
+            self._make_directory(self._root)
+            space = os.statvfs(os.path.join(self._root, ""))  # The slash: no file passes.
         return [
-            f'directory "{self._root}" can be written, read and cleared',
-            f"free space: {readable_size(space.f_bavail * space.f_frsize)}",
+            f'directory "{self._root}"',
+            f"free space: {format_size(space.f_bavail * space.f_frsize)}",
         ]
 
 

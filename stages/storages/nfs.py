@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.errors import StorageRefused
 from pipeline.naming import parse_part, part_name
+from pipeline.report import format_size
 from pipeline.stage import CHUNK, ObjectInfo, Storage, Writer
 from schemas.storages import NfsStorage
 from stages.storages._names import check_name, check_part, check_prefix
@@ -13,14 +14,12 @@ from stages.storages._nfs import calls as nfs
 from stages.storages._nfs.calls import MAX_BLOCK
 from stages.storages._nfs.client import Client
 from stages.storages._nfs.list import Listing
-from stages.storages._nfs.probe import try_out
 from stages.storages._nfs.read import Reader
 from stages.storages._nfs.session import Session
 from stages.storages._nfs.target import Place, Target
 from stages.storages._nfs.tree import Tree
 from stages.storages._nfs.window import HELD_BYTES, Window
 from stages.storages._nfs.writer import NfsWriter
-from stages.storages._probe import readable_size
 
 _PROBE_PAGE = 4 << 10
 
@@ -100,19 +99,18 @@ class Nfs(Storage):
                     raise error
 
     def probe(self) -> Sequence[str]:
-        warnings = try_out(self)
         client, spec = self._client, self._spec
         with client.session("ask the server about itself") as session:
             export = client.export(session)
-            directory = self._tree(session).directory("")
+            directory = self._tree(session).make_directory("")
             free = session.call(nfs.free_space(directory))
-            warnings += self._check_listing(session, directory)
+            warnings = list(self._check_listing(session, directory))
         return [
             f'directory "{"/".join(self._root)}" of export "{spec.export}" on "{client.server}" '
-            f"can be written as {client.user}",
-            f"block size: {readable_size(export.limits.write)} written, "
-            f"{readable_size(export.limits.read)} read",
-            f"free space: {readable_size(free)}",
+            f"as {client.user}",
+            f"block size: {format_size(export.limits.write)} written, "
+            f"{format_size(export.limits.read)} read",
+            f"free space: {format_size(free)}",
             *warnings,
         ]
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 from weakref import WeakValueDictionary
 
+from pipeline.errors import StorageDenied
 from pipeline.naming import parse_part, part_name
 from pipeline.stage import CHUNK, ObjectInfo, Storage, Writer
 from schemas.base import format_duration
@@ -25,9 +26,7 @@ from stages.storages._names import (
     in_progress,
 )
 from stages.storages._s3.delete import Deleter
-from stages.storages._s3.errors import Denied
 from stages.storages._s3.parts import PartPlan
-from stages.storages._s3.probe import probe
 from stages.storages._s3.publish import Place
 from stages.storages._s3.read import head, read_range
 from stages.storages._s3.service import Patience, Service
@@ -91,7 +90,7 @@ class S3(Storage):
         key, doing = self._keys.key(name), f'write "{name}"'
         try:
             found = await service.ask_if_there("head_object", doing, Key=key)
-        except Denied:
+        except StorageDenied:
             found = None  # Whoever may only write learns it when the object gets its name.
         if found is not None:
             raise exists_already(name)
@@ -183,7 +182,7 @@ class S3(Storage):
 
     def probe(self) -> Sequence[str]:
         service = self._service
-        facts = [f'bucket "{service.bucket}" on "{service.server}"', *probe(self)]
+        facts = [f'bucket "{service.bucket}" on "{service.server}"']
         if self._spec.object_lock:
             facts.append(f"objects are locked for {format_duration(self._spec.object_lock.keep)}")
         return [*facts, *self._doubts(service)]

@@ -15,6 +15,7 @@ import pytest
 from pipeline.errors import ObjectMissing, StorageError, StorageRefused
 from pipeline.naming import part_name, quote_name
 from pipeline.stage import CHUNK
+from pipeline.tryout import try_out
 from tests.contracts.storage_subject import (
     NAME,
     TOKEN,
@@ -158,7 +159,9 @@ class StorageContract(WriterContract):
     # The storage as a whole
 
     def test_probe_leaves_nothing(self, subject: Subject) -> None:
-        facts = subject.storage.probe()
+        rights = try_out(subject.storage)
+        assert rights.can == ("written", "listed", "read", "deleted", "swept")
+        facts = [*subject.storage.probe(), *rights.facts()]
         assert facts
         assert all(fact and "\n" not in fact for fact in facts)
         assert everything(subject.storage) == []

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.errors import StorageError, StorageRefused, StorageUnavailable
 from pipeline.stage import CHUNK, Storage
+from pipeline.tryout import try_out
 from tests.contracts.storage_subject import NAME, OTHER_TOKEN, TOKEN, everything, put, read
 from tests.integration.ftp_storage import (
     HASTY,
@@ -96,7 +97,7 @@ class TestWriting(FtpTests):
             with pytest.raises(StorageRefused, match="did not permit to write"):
                 storage.create(NAME, TOKEN)
             with pytest.raises(StorageRefused):
-                storage.probe()
+                try_out(storage)
 
     def test_path_that_is_a_file(self, server: Ftpd, storage_on: MakeStorage) -> None:
         (server.data / "file").touch()

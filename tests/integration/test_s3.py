@@ -13,6 +13,7 @@ import pytest
 from pipeline.errors import StorageRefused
 from pipeline.naming import part_name
 from pipeline.stage import CHUNK
+from pipeline.tryout import try_out
 from tests.contracts.storage_subject import NAME, OTHER_TOKEN, TOKEN, everything, names, put, read
 from tests.integration.s3_storage import (
     QUICK,
@@ -56,7 +57,7 @@ class TestPermissions:
         with pytest.raises(StorageRefused, match='did not permit to list ""'):
             storage.list("")
         with pytest.raises(StorageRefused, match="did not permit to write"):
-            storage.probe()
+            try_out(storage)
 
     def test_a_key_that_may_only_write(self, server: Versitygw, storage_on: MakeStorage) -> None:
         server.allow(*WRITE_ONLY)
@@ -92,12 +93,11 @@ class TestPermissions:
         self, server: Versitygw, storage_on: MakeStorage
     ) -> None:
         server.allow(*WRITE_ONLY)
-        facts = storage_on(server, path="probed", **USER).probe()
-        warnings = [fact.split(";")[0] for fact in facts if fact.startswith("warning: ")]
-        assert warnings == [f"warning: may not {what}" for what in ("read", "list", "delete")]
+        rights = try_out(storage_on(server, path="probed", **USER))
+        assert set(rights.denied) == {"listed", "read", "deleted"}
         root = storage_on(server, path="probed")
         root.delete(names(root))
-        assert not any("warning" in fact for fact in root.probe())
+        assert try_out(root).denied == {}
 
 
 class Recorder(HttpSink):

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import StorageError, StorageRefused, StorageUnavailable
+from pipeline.errors import StorageDenied, StorageError, StorageRefused, StorageUnavailable
 from pipeline.stage import CHUNK
+from pipeline.tryout import try_out
 from schemas.storages import LocalStorage
 from stages.storages._publish import by_exclusive_rename, by_link, by_rename, publish
 from stages.storages.local import Local, storage_error
@@ -107,7 +108,7 @@ class TestErrors:
         [
             (errno.ENOSPC, StorageRefused),
             (errno.EDQUOT, StorageRefused),
-            (errno.EACCES, StorageRefused),
+            (errno.EACCES, StorageDenied),
             (errno.EROFS, StorageRefused),
             (errno.ENAMETOOLONG, StorageRefused),
             (errno.EIO, StorageUnavailable),
@@ -163,7 +164,7 @@ class TestErrors:
         with not_root(), pytest.raises(StorageRefused, match="permission denied"):
             local(root).create(NAME, TOKEN)
         with not_root(), pytest.raises(StorageRefused, match="permission denied"):
-            local(root).probe()
+            try_out(local(root))
 
     def test_directory_that_cannot_be_read(self, root: Path) -> None:
         put(local(root), NAME, [b"content"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ftplib
 import ssl
 
-from pipeline.errors import StorageError, StorageRefused, StorageUnavailable
+from pipeline.errors import StorageDenied, StorageError, StorageRefused, StorageUnavailable
 
 FAILURES = (ftplib.Error, OSError, EOFError)
 """Everything that talking to a server raises."""
@@ -84,7 +84,7 @@ def storage_error(error: BaseException, server: str, doing: str) -> StorageError
             "no space left on the server, or a quota is reached",
         )
     if is_denied(error):
-        return StorageRefused(
+        return StorageDenied(
             f'"{server}" did not permit to {doing}: {reason_of(error)}',
             "check owner and mode there, and what the user may do",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.errors import StorageError, StorageRefused, StorageUnavailable
+from pipeline.errors import StorageDenied, StorageError, StorageRefused, StorageUnavailable
 from stages.storages._nfs.mount import MountError
 from stages.storages._nfs.rpc import RpcRejected
 from stages.storages._nfs.types import NfsError, Status
@@ -53,7 +53,7 @@ def storage_error(error: Exception, server: str, user: str, doing: str) -> Stora
     status = error.status if isinstance(error, NfsError) else None
     if status in _DENIED:
         hint = f"we are {user}; check owner and mode there, and how the export maps users"
-        return StorageRefused(f'"{server}" did not permit to {doing}', hint)
+        return StorageDenied(f'"{server}" did not permit to {doing}', hint)
     reason = _REASONS.get(status or 0, f"it answered with code {status}")
     kind = StorageUnavailable if status in _MAY_PASS else StorageRefused
     return kind(f'"{server}" refused to {doing}: {reason}')

@@ -20,7 +20,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 from botocore.exceptions import ConnectionError as ConnectFailed
 
-from pipeline.errors import StorageError, StorageRefused, StorageUnavailable
+from pipeline.errors import StorageDenied, StorageError, StorageRefused, StorageUnavailable
 from stages.storages._s3.http import Stalled
 
 FAILURES = (
@@ -63,10 +63,6 @@ _LOGIN = {
     "PermanentRedirect": ("keeps the bucket elsewhere", "check region and endpoint"),
     "IllegalLocationConstraintException": ("keeps the bucket elsewhere", "check region"),
 }
-
-
-class Denied(StorageRefused):
-    """The credentials are good, but do not allow this."""
 
 
 def code_of(error: BaseException) -> str:
@@ -136,7 +132,7 @@ def _answered(error: Any, server: str, bucket: str, doing: str) -> StorageError:
         return StorageRefused(f'"{server}" has no room, could not {doing}', "disk full, or a quota")
     if code in _DENIED:
         hint = "check the policy of the user and of the bucket"
-        return Denied(f'"{server}" did not permit to {doing}', hint)
+        return StorageDenied(f'"{server}" did not permit to {doing}', hint)
     why = reason_of(error)
     if code in _PASSING or status in (408, 429) or (status >= 500 and status != 501):
         return StorageUnavailable(f'"{server}" could not {doing}: {why}')

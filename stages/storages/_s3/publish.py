@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.errors import StorageError, StorageRefused
+from pipeline.errors import StorageDenied, StorageError, StorageRefused
 from stages.storages._names import exists_already, was_removed
-from stages.storages._s3.errors import Denied, is_conflict, is_missing, is_unsupported
+from stages.storages._s3.errors import is_conflict, is_missing, is_unsupported
 from stages.storages._s3.service import Service
 from stages.storages._s3.uploads import Upload, abort_all, abort_upload, list_exactly
 
@@ -106,7 +106,7 @@ class Publisher:
             found = await self._service.ask_if_there(
                 "head_object", self._doing, Key=self._place.key
             )
-        except Denied:
+        except StorageDenied:
             return  # Whoever may only write cannot look.
         if found is None:
             raise was_removed(self._place.name)
@@ -119,7 +119,7 @@ class Publisher:
             found: dict[str, Any] | None = await self._service.ask_if_there(
                 "head_object", self._doing, Key=self._place.key
             )
-        except Denied:
+        except StorageDenied:
             return None
         return found
 
@@ -132,5 +132,5 @@ class Publisher:
     async def _claims(self) -> list[Upload]:
         try:
             return await list_exactly(self._service, self._place.claim[0])
-        except Denied:
+        except StorageDenied:
             return [self._place.claim]
