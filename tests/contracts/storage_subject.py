@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr
 
 from pipeline.stage import Storage
 from schemas.base import Spec
@@ -29,7 +33,16 @@ class Subject:
     """The storage, and what makes its server (if it has one) answer no more."""
 
     def spec_json(self) -> str:
-        return self.spec.model_dump_json(exclude_unset=True)
+        """For the processes that are started for it: secrets are written out."""
+        return json.dumps(_revealed(self.spec.model_dump(exclude_unset=True)))
+
+
+def _revealed(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, dict):
+        return {key: _revealed(each) for key, each in value.items()}
+    return value
 
 
 def put(storage: Storage, name: str, chunks: Iterable[bytes], token: str = TOKEN) -> None:

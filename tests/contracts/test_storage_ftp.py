@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
@@ -14,8 +14,10 @@ from pipeline.errors import StorageRefused
 from pipeline.naming import quote_name
 from schemas.storages import FtpStorage
 from schemas.tls import Tls
+from stages.storages._ftp.link import Patience
 from stages.storages.ftp import Ftp
 from tests.contracts.storage import LastingStorageContract, StorageContract
+from tests.contracts.storage_faults import FaultsContract, Rig, populate
 from tests.contracts.storage_subject import (
     TOKEN,
     Stall,
@@ -25,19 +27,11 @@ from tests.contracts.storage_subject import (
     put,
     read,
 )
-from tests.servers.base import HOST
+from tests.servers.base import GID, HOST, IS_ROOT, UID, small_disk
 from tests.servers.ftp import FAR_HOST, PASSWORD, USER, Ftpd
 from tests.servers.ftp_proxy import FtpProxy
 
 pytestmark = pytest.mark.integration
-
-
-class FtpSubject(Subject):
-    """A storage that has a password, which a dumped model would not tell."""
-
-    def spec_json(self) -> str:
-        values = json.loads(super().spec_json())
-        return json.dumps({**values, "password": PASSWORD})
 
 
 def in_the_clear(server: Ftpd) -> dict[str, object]:
@@ -57,7 +51,7 @@ def server() -> Iterator[Ftpd]:
 @contextmanager
 def _behind_proxy(server: Ftpd, spec: FtpStorage) -> Iterator[Stall]:
     assert spec.port is not None
-    with FtpProxy([spec.port, *server.passive_ports]) as proxy:
+    with FtpProxy(spec.port, server.passive_ports) as proxy:
         # Nothing but `abort` may end the wait.
         storage = Ftp(spec.model_copy(update={"host": FAR_HOST, "timeout": 3600.0}))
         try:
@@ -83,7 +77,7 @@ def make(server: Ftpd) -> Iterator[Callable[[Callable[[Ftpd], dict[str, object]]
             spec = FtpStorage.model_validate({**values, **way(server)})
             storage = Ftp(spec)
             stack.callback(storage.close)
-            return FtpSubject(spec, storage, lambda: Ftp(spec), lambda: _behind_proxy(server, spec))
+            return Subject(spec, storage, lambda: Ftp(spec), lambda: _behind_proxy(server, spec))
 
         yield subject
 
@@ -143,3 +137,57 @@ class TestLastingFtp(LastingStorageContract):
     @pytest.fixture(params=[in_the_clear, explicit_tls])
     def lasting(self, request: pytest.FixtureRequest, make: Make) -> Subject:
         return make(request.param)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    path = secrets.token_hex(8)
+    # A server of its own: it is killed, and remembers sessions.
+    with ExitStack() as stack:
+        server = stack.enter_context(Ftpd())
+
+        def storage(patience: Patience | None = None, on: Ftpd = server, **changes: Any) -> Ftp:
+            values = {
+                "host": HOST,
+                "port": on.port,
+                "user": USER,
+                "password": PASSWORD,
+                "path": str(on.data / path),
+                "tls": {"ca": str(on.ca)},
+            }
+            made = Ftp(FtpStorage.model_validate({"type": "ftp", **values, **changes}), patience)
+            stack.callback(made.close)
+            return made
+
+        @contextmanager
+        def full() -> Iterator[Ftp]:
+            other = Ftpd()
+            with small_disk(other):
+                yield storage(on=other)
+
+        closed = server.data / "closed"
+        closed.mkdir(mode=0o500)
+        if IS_ROOT:
+            os.chown(closed, UID, GID)
+        hasty = Patience(seconds=0.5, first_delay=0.1, longest_delay=0.1)
+        network = stack.enter_context(FtpProxy(server.port, server.passive_ports))
+        yield Rig(
+            server=server,
+            network=network,
+            patient=storage(host=FAR_HOST),
+            hasty=storage(hasty, host=FAR_HOST, timeout="1s", connect_timeout="1s"),
+            direct=storage(),
+            full=full,
+            populate=lambda count: populate(server.data / path / "shop" / "crm", count),
+            refused={
+                "wrong password": storage(password="wrong password"),
+                "wrong user": storage(user="nobody-at-all"),
+                "unknown authority": storage(tls={"mode": "verify"}),
+                "closed directory": storage(path=str(closed)),
+            },
+            secrets=(PASSWORD, "wrong password"),
+        )
+
+
+class TestFtpFaults(FaultsContract):
+    """What goes wrong on the way, and at the other end."""

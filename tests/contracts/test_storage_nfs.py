@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
 from schemas.storages import NfsStorage
 from stages.storages.nfs import Nfs
 from tests.contracts.storage import LastingStorageContract, StorageContract
+from tests.contracts.storage_faults import FaultsContract, Rig, populate
 from tests.contracts.storage_subject import Stall, Subject
-from tests.servers.base import GID, HOST, UID
+from tests.servers.base import GID, HOST, UID, small_disk
 from tests.servers.nfs import REASON, Ganesha, can_run
 from tests.servers.proxy import Proxy
 
@@ -69,3 +71,51 @@ class TestNfsContract(StorageContract):
 
 class TestLastingNfsContract(LastingStorageContract):
     """What outlives a process."""
+
+
+@pytest.fixture
+def rig(server: Ganesha) -> Iterator[Rig]:
+    path = secrets.token_hex(8)
+    with ExitStack() as stack:
+
+        def storage(on: Ganesha = server, **changes: Any) -> Nfs:
+            values = {
+                "host": HOST,
+                "export": on.export,
+                "path": path,
+                "nfs_port": on.port,
+                "mount_port": on.mount_port,
+                "uid": UID,
+                "gid": GID,
+            }
+            made = Nfs(NfsStorage(type="nfs", **{**values, **changes}))
+            stack.callback(made.close)
+            return made
+
+        @contextmanager
+        def full() -> Iterator[Nfs]:
+            other = Ganesha()
+            with small_disk(other):
+                yield storage(other)
+
+        network = stack.enter_context(Proxy(server.port))
+        closed = server.data / "closed"
+        closed.mkdir(mode=0o700)
+        stack.callback(closed.rmdir)
+        yield Rig(
+            server=server,
+            network=network,
+            patient=storage(nfs_port=network.port),
+            hasty=storage(nfs_port=network.port, timeout="1s"),
+            direct=storage(),
+            full=full,
+            populate=lambda count: populate(server.data / path / "shop" / "crm", count),
+            refused={
+                "missing export": storage(export="/not/there"),
+                "closed directory": storage(path="closed"),
+            },
+        )
+
+
+class TestNfsFaults(FaultsContract):
+    """What goes wrong on the way, and at the other end."""

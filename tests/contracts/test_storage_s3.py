@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from schemas.storages import S3Storage
+from stages.storages._s3.service import Patience
 from stages.storages.s3 import S3
 from tests.contracts.storage import LastingStorageContract, StorageContract
+from tests.contracts.storage_faults import FaultsContract, Rig, populate
 from tests.contracts.storage_subject import Stall, Subject
-from tests.servers.base import HOST
+from tests.servers.base import HOST, small_disk
 from tests.servers.proxy import Proxy
-from tests.servers.s3 import ACCESS_KEY, BUCKET, REASON, SECRET_KEY, Versitygw, can_run
+from tests.servers.s3 import (
+    ACCESS_KEY,
+    BUCKET,
+    REASON,
+    SECRET_KEY,
+    USER_KEY,
+    USER_SECRET,
+    Versitygw,
+    can_run,
+)
 
 # The first test may have to build the server.
 pytestmark = [
@@ -24,14 +35,6 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(not can_run(), reason=REASON),
 ]
-
-
-class SecretSubject(Subject):
-    """Hands its secret to the processes that are started for it."""
-
-    def spec_json(self) -> str:
-        values = self.spec.model_dump(mode="json", exclude_unset=True)
-        return json.dumps({**values, "secret_key": SECRET_KEY})
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def subject(server: Versitygw) -> Iterator[Subject]:
         secret_key=SecretStr(SECRET_KEY),
     )
     storage = S3(spec)
-    yield SecretSubject(spec, storage, lambda: S3(spec), lambda: _behind_proxy(server, spec))
+    yield Subject(spec, storage, lambda: S3(spec), lambda: _behind_proxy(server, spec))
     storage.close()
 
 
@@ -78,3 +81,58 @@ class TestS3Contract(StorageContract):
 
 class TestLastingS3Contract(LastingStorageContract):
     """What only those can keep that are not memory."""
+
+
+@pytest.fixture
+def rig(server: Versitygw) -> Iterator[Rig]:
+    path = secrets.token_hex(8)
+    with ExitStack() as stack:
+
+        def storage(
+            patience: Patience | None = None, on: Versitygw | Proxy = server, **changes: Any
+        ) -> S3:
+            values = {
+                "endpoint": f"http://{HOST}:{on.port}",
+                "bucket": BUCKET,
+                "path": path,
+                "access_key": ACCESS_KEY,
+                "secret_key": SECRET_KEY,
+                "part_size": "5MiB",
+                "parallel": 2,
+            }
+            made = S3(S3Storage(type="s3", **{**values, **changes}), patience)
+            stack.callback(made.close)
+            return made
+
+        @contextmanager
+        def full() -> Iterator[S3]:
+            other = Versitygw()
+            with small_disk(other) as is_small:
+                if not is_small:
+                    pytest.skip("versitygw has no words for a file that may not grow")
+                other.make_bucket()
+                yield storage(on=other)
+
+        network = stack.enter_context(Proxy(server.port))
+        hasty = Patience(seconds=1.0, first_pause=0.05, longest_pause=0.2)
+        yield Rig(
+            server=server,
+            network=network,
+            patient=storage(on=network),
+            hasty=storage(hasty, network, timeout="1s"),
+            direct=storage(),
+            full=full,
+            populate=lambda count: populate(server.data / BUCKET / path / "shop" / "crm", count),
+            refused={
+                "wrong access key": storage(access_key="nobody"),
+                "wrong secret key": storage(secret_key="wrong secret"),
+                "missing bucket": storage(bucket="not-there"),
+                "closed bucket": storage(access_key=USER_KEY, secret_key=USER_SECRET),
+            },
+            secrets=(SECRET_KEY, USER_SECRET, "wrong secret"),
+            holds_connections=4,
+        )
+
+
+class TestS3Faults(FaultsContract):
+    """What goes wrong on the way, and at the other end."""

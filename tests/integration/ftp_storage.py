@@ -65,7 +65,7 @@ class FtpTests:
 @contextmanager
 def proxy_before(server: Ftpd, rate: int | None = None) -> Iterator[FtpProxy]:
     """A proxy that storages reach at `FAR_HOST`, at the server's own port."""
-    with FtpProxy([server.port, *server.passive_ports], rate) as proxy:
+    with FtpProxy(server.port, server.passive_ports, rate) as proxy:
         yield proxy
 
 

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.errors import StorageError, StorageRefused, StorageUnavailable
 from pipeline.stage import CHUNK, Writer
 from schemas.storages import S3Storage
 from stages.storages._s3.service import Patience
 from stages.storages.s3 import S3
 from tests.contracts.storage_subject import NAME, names, put, read
-from tests.servers.base import GID, IS_ROOT, UID
 from tests.servers.proxy import Proxy
 from tests.servers.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, Versitygw, scratch
 
@@ -101,39 +96,3 @@ def write_parts(writer: Writer, parts: int) -> bytes:
     for start in range(0, len(content), CHUNK):
         writer.write(content[start : start + CHUNK])
     return content
-
-
-class SlowProxy(Proxy):
-    """Forwards so many bytes in a second in each direction of each connection."""
-
-    def __init__(self, target: int, rate: int) -> None:
-        self._rate = rate
-        super().__init__(target)
-        # So that what a client gets rid of is what was forwarded; connections inherit it.
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
-
-    def _is_held(self, upwards: bool) -> bool:
-        # Called once for each block that is forwarded.
-        time.sleep((64 << 10) / self._rate)
-        return super()._is_held(upwards)
-
-
-@contextmanager
-def small_server() -> Iterator[tuple[Versitygw, type[StorageError]]]:
-    """A server that takes 16 MiB, and how it fails: a small disk where we may mount one."""
-    server = Versitygw()
-    options = f"size=16m,uid={UID},gid={GID},mode=755"
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(server.data)]
-    if not IS_ROOT or subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
-        server.fsize = PART - 1  # It does not know what to say about that.
-        with server:
-            yield server, StorageUnavailable
-        return
-    try:
-        server.start()
-        server.make_bucket()
-        yield server, StorageRefused
-        server.kill()
-    finally:
-        subprocess.run(["umount", str(server.data)], check=True)
-        server.stop()

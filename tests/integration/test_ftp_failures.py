@@ -7,8 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -27,7 +25,7 @@ from tests.integration.ftp_storage import (
     upload,
     works,
 )
-from tests.servers.base import GID, IS_ROOT, UID
+from tests.servers.base import GID, IS_ROOT, UID, small_disk
 from tests.servers.ftp import FAR_HOST, PASSWORD, Ftpd
 
 MIB = 1 << 20
@@ -45,35 +43,16 @@ def refusal(storage: Storage) -> StorageError:
     return caught.value
 
 
-@contextmanager
-def small_server() -> Iterator[Ftpd]:
-    """A server that takes 16 MiB: a small disk where we may mount one, else a limit of its own."""
-    server = Ftpd()
-    options = f"size=16m,uid={UID},gid={GID},mode=755"
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(server.data)]
-    if not IS_ROOT or subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
-        server.more = "MaxStoreFileSize 16 Mb\n"
-        with server:
-            yield server
-        return
-    try:
-        server.start()
-        yield server
-        server.kill()
-    finally:
-        subprocess.run(["umount", str(server.data)], check=True)
-        server.stop()
-
-
 class TestWriting(FtpTests):
     @pytest.mark.parametrize("tls", [True, False])
     def test_disk_full(self, storage_on: MakeStorage, tls: bool) -> None:
         changes: dict[str, Any] = {} if tls else {"tls": IN_THE_CLEAR}
-        with small_server() as server:
+        server = Ftpd()
+        with small_disk(server) as is_small:
             storage = storage_on(server, **changes)
             error = refusal(storage)
-            assert isinstance(error, StorageRefused)
-            assert "no space left on the server" in str(error)
+            assert is_small == isinstance(error, StorageRefused)
+            assert is_small == ("no space left on the server" in str(error))
             assert works(storage)
 
     def test_file_size_limit(self, storage_on: MakeStorage) -> None:

@@ -96,7 +96,7 @@ class TestGoingOn(FtpTests):
             storage = storage_on(server, PATIENT, host=FAR_HOST)
 
             def cut() -> None:
-                proxy.cut(control=broken == "control", data=broken == "data")
+                proxy.cut_only(control=broken == "control")
 
             upload_disturbed(server, storage, 40, {10: cut, 39: cut})
 

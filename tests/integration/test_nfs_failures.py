@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -38,7 +37,7 @@ from tests.integration.nfs_storage import (
     some_chunks,
     works,
 )
-from tests.servers.base import GID, UID
+from tests.servers.base import small_disk
 from tests.servers.nfs import Ganesha
 from tests.servers.proxy import Proxy
 
@@ -225,7 +224,8 @@ class TestUploadFails(NfsTests):
             storage_on(server, timeout="300ms").create(NAME, TOKEN)
 
     def test_disk_full(self, storage_on: MakeStorage) -> None:
-        with _small_server() as server:
+        server = Ganesha()
+        with small_disk(server):
             storage = storage_on(server)
             error = write_until_error(storage, lambda: None)
             assert isinstance(error, StorageRefused)
@@ -294,19 +294,11 @@ class TestUploadFails(NfsTests):
             assert storage.unfinished("") == [PART]
 
 
-class SlowProxy(Proxy):
-    """Lets some 64 MiB a second through."""
-
-    def _is_held(self, upwards: bool) -> bool:
-        time.sleep(0.001)
-        return super()._is_held(upwards)
-
-
 class TestSlowness(NfsTests):
     def test_a_slow_network_does_not_make_memory_grow(
         self, server: Ganesha, storage_on: MakeStorage
     ) -> None:
-        with SlowProxy(server.port) as proxy:
+        with Proxy(server.port, 64 << 20) as proxy:
             storage = storage_on(server, nfs_port=proxy.port)
             stall: Stall = (storage, lambda: None)
             subject = Subject(storage._spec, storage, lambda: storage, lambda: nullcontext(stall))
@@ -376,19 +368,3 @@ class TestSlowness(NfsTests):
             writer.write(chunk)
         writer.commit()
         assert read(storage, NAME) == b"".join(chunks)
-
-
-@contextmanager
-def _small_server() -> Iterator[Ganesha]:
-    """A server whose disk takes 16 MiB."""
-    server = Ganesha()
-    options = f"size=16m,uid={UID},gid={GID},mode=755"
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(server.data)]
-    subprocess.run(mount, check=True)
-    try:
-        server.start()
-        yield server
-        server.kill()
-    finally:
-        subprocess.run(["umount", str(server.data)], check=True)
-        server.stop()

@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -87,6 +89,30 @@ def signal_processes(processes: dict[int, str], number: signal.Signals) -> None:
                 os.kill(pid, number)
             except ProcessLookupError:
                 continue
+
+
+@contextmanager
+def small_disk(server: Server, mib: int = 16) -> Iterator[bool]:
+    """Give a server that was not started yet a data directory with little room.
+
+    Where we may not mount, no single file of the server may grow beyond it instead.
+
+    Yields:
+        Whether the disk is really small. The server is killed at the end.
+    """
+    options = f"size={mib}m,uid={UID},gid={GID},mode=755"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(server.data)]
+    mounted = IS_ROOT and not subprocess.run(mount, stderr=subprocess.DEVNULL).returncode
+    if not mounted:
+        server.fsize = mib << 20
+    try:
+        server.start()
+        yield mounted
+        server.kill()
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(server.data)], check=True)
+        server.stop()
 
 
 class Server(ABC):
