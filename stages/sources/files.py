@@ -11,9 +11,9 @@ from pipeline.context import StageContext
 from pipeline.errors import SourceError
 from pipeline.stage import Artifact, Source
 from schemas.sources import FilesSource
-from stages.sources._archive import Archive, Root
-from stages.sources._exclude import Excludes
-from stages.sources._names import printable
+from stages.sources._files.archive import Archive, Root
+from stages.sources._files.exclude import Excludes
+from stages.sources._files.names import printable
 
 _EXTRACT = "tar --xattrs --xattrs-include='*' --acls -xp"
 
@@ -63,12 +63,12 @@ class Files(Source):
     def restore(
         self, chunks: Iterator[bytes], artifact: Artifact, target: Path, overwrite: bool
     ) -> Sequence[str]:
-        from stages.sources._extract import extract
+        from stages.sources._files.extract import extract
 
         return extract(chunks, target, overwrite)
 
     def examine(self, chunks: Iterator[bytes], context: StageContext) -> str:
-        from stages.sources._untar import TarReader
+        from stages.sources._files.untar import TarReader
 
         reader, members = TarReader(chunks), 0
         for _ in reader:

@@ -18,7 +18,7 @@ from pipeline.context import StageContext
 from pipeline.errors import SourceError
 from pipeline.stage import CHUNK
 from schemas.sources import FilesSource
-from stages.sources._archive import Archive
+from stages.sources._files.archive import Archive
 from tests import tree
 from tests.archives import (
     BLOCK,

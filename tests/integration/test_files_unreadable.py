@@ -19,8 +19,8 @@ import pytest
 from pipeline.context import StageContext
 from pipeline.errors import SourceError
 from pipeline.stage import CHUNK
-from stages.sources._exclude import Excludes
-from stages.sources._walk import walk
+from stages.sources._files.exclude import Excludes
+from stages.sources._files.walk import walk
 from tests.archives import (
     BLOCK,
     WithPlace,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.sources._exclude import Excludes
+from stages.sources._files.exclude import Excludes
 
 CASES = {
     "name-anywhere": ("cache", ["/cache", "/a/b/cache"], ["/cache2", "/a/xcache", "/cache/x"]),

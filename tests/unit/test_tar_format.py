@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import SourceError
-from stages.sources import _tar
-from stages.sources._acl import acl_bytes
-from stages.sources._untar import Member, TarReader
+from stages.sources._files import tar as _tar
+from stages.sources._files.acl import acl_bytes
+from stages.sources._files.untar import Member, TarReader
 
 SECOND = 10**9
 

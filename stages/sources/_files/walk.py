@@ -12,7 +12,7 @@ import os
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
-from stages.sources._exclude import Excludes
+from stages.sources._files.exclude import Excludes
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _KEPT_OPEN = 64

@@ -12,18 +12,28 @@ from dataclasses import dataclass
 from pipeline.context import Findings, StageContext
 from pipeline.stage import CHUNK
 from schemas.sources import FilesSource
-from stages.sources import _tar
-from stages.sources._exclude import Excludes
-from stages.sources._names import no_names, owner_names
-from stages.sources._policy import Policy, unreadable
-from stages.sources._read import CHANGED, GREW, SHRANK, Block, Held, Note, Reader, extents, reason
-from stages.sources._walk import Directory, walk
+from stages.sources._files import tar
+from stages.sources._files.exclude import Excludes
+from stages.sources._files.names import no_names, owner_names
+from stages.sources._files.policy import Policy, unreadable
+from stages.sources._files.read import (
+    CHANGED,
+    GREW,
+    SHRANK,
+    Block,
+    Held,
+    Note,
+    Reader,
+    extents,
+    reason,
+)
+from stages.sources._files.walk import Directory, walk
 
 _KINDS = {
-    stat.S_IFLNK: _tar.SYMLINK,
-    stat.S_IFIFO: _tar.FIFO,
-    stat.S_IFCHR: _tar.CHARACTER,
-    stat.S_IFBLK: _tar.BLOCK_DEVICE,
+    stat.S_IFLNK: tar.SYMLINK,
+    stat.S_IFIFO: tar.FIFO,
+    stat.S_IFCHR: tar.CHARACTER,
+    stat.S_IFBLK: tar.BLOCK_DEVICE,
 }
 _NOT_REGULAR_ANY_MORE = (errno.ELOOP, errno.ENXIO)
 
@@ -81,7 +91,7 @@ class _Output:
 
     def end(self) -> Iterator[bytes]:
         """The end of the archive."""
-        self.put(_tar.end(self._position + self._size))
+        self.put(tar.end(self._position + self._size))
         yield from self.all()
 
 
@@ -95,7 +105,7 @@ class Archive:
         self._findings: Findings = context.findings
         self._policy = Policy(spec.on_unreadable, (root.path for root in roots), self._findings)
         self._output = _Output(context.teardown.check)
-        self._encoder = _tar.Encoder(no_names if spec.numeric_owner else owner_names)
+        self._encoder = tar.Encoder(no_names if spec.numeric_owner else owner_names)
         self._reader = Reader(self._encoder, spec.xattrs)
         self._links: dict[tuple[int, int], _Link] = {}
         self._inner: dict[bytes, set[bytes]] = {}
@@ -146,7 +156,7 @@ class Archive:
         if directory.stat is not None:
             records = self._attributes(directory.fd, path) if directory.fd >= 0 else b""
             name = (path[self._cut :] or b".") + b"/"
-            header = self._encoder.member(name, directory.stat, _tar.DIRECTORY, records=records)
+            header = self._encoder.member(name, directory.stat, tar.DIRECTORY, records=records)
             self._output.put(header)
             self._findings.count("directories")
         if directory.error is not None:
@@ -209,15 +219,15 @@ class Archive:
         name, stored, shape = path[self._cut :], size, b""
         records = self._attributes(held.fd, path)
         if data != [(0, size)]:
-            shape = _tar.sparse_map(_tar.join_extents(data, size))
+            shape = tar.sparse_map(tar.join_extents(data, size))
             stored = len(shape) + sum(length for _, length in data)
-            records += _tar.sparse_records(name, size)
-            name = _tar.sparse_name(name)
+            records += tar.sparse_records(name, size)
+            name = tar.sparse_name(name)
         self._output.put(self._encoder.member(name, held.stat, size=stored, records=records))
         self._output.put(shape)
         yield from self._output.ready()
         yield from self._data(path, held, data)
-        self._output.put(_tar.PADDING[stored % _tar.BLOCK])
+        self._output.put(tar.PADDING[stored % tar.BLOCK])
         self._findings.count("files")
         self._findings.count("bytes", size)
         self._remember(path, held.stat)
@@ -254,7 +264,7 @@ class Archive:
         try:
             inode = os.lstat(name, dir_fd=directory.fd)
             kind = _KINDS.get(stat.S_IFMT(inode.st_mode))
-            link = os.readlink(name, dir_fd=directory.fd) if kind == _tar.SYMLINK else b""
+            link = os.readlink(name, dir_fd=directory.fd) if kind == tar.SYMLINK else b""
         except OSError as error:
             self._policy.missing(path, error)
             return
@@ -269,14 +279,14 @@ class Archive:
         self, path: bytes, inode: os.stat_result, kind: bytes, link: bytes, place: bytes
     ) -> None:
         device = None
-        if kind in (_tar.CHARACTER, _tar.BLOCK_DEVICE):
+        if kind in (tar.CHARACTER, tar.BLOCK_DEVICE):
             device = (os.major(inode.st_rdev), os.minor(inode.st_rdev))
         records = self._attributes(place, path)
         name = path[self._cut :]
         self._output.put(
             self._encoder.member(name, inode, kind, link=link, records=records, device=device)
         )
-        self._findings.count("symlinks" if kind == _tar.SYMLINK else "specials")
+        self._findings.count("symlinks" if kind == tar.SYMLINK else "specials")
         self._remember(path, inode)
 
     def _linked(self, path: bytes, inode: os.stat_result) -> bool:
@@ -286,7 +296,7 @@ class Archive:
         if first is None:
             return False
         name = path[self._cut :]
-        self._output.put(self._encoder.member(name, inode, _tar.HARD_LINK, link=first.name))
+        self._output.put(self._encoder.member(name, inode, tar.HARD_LINK, link=first.name))
         self._findings.count("hard_links")
         first.left -= 1
         if not first.left:

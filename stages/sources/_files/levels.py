@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipeline.errors import SourceError
-from stages.sources._names import printable
-from stages.sources._tar import ACL_RECORDS
-from stages.sources._untar import Member
+from stages.sources._files.names import printable
+from stages.sources._files.tar import ACL_RECORDS
+from stages.sources._files.untar import Member
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_OPEN = 64

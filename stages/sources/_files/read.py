@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.stage import CHUNK
-from stages.sources._tar import PADDING, Encoder, xattr_record
+from stages.sources._files.tar import PADDING, Encoder, xattr_record
 
 # Non-blocking: a FIFO may have taken the place of the file.
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pipeline.errors import SourceError
-from stages.sources import _tar
-from stages.sources._names import printable
+from stages.sources._files import tar as _tar
+from stages.sources._files.names import printable
 
 _MAX_RECORDS = 64 << 20
 _MAX_EXTENTS = 16 << 20

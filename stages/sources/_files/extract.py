@@ -14,11 +14,11 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.errors import SourceError
-from stages.sources import _tar
-from stages.sources._acl import acl_bytes
-from stages.sources._levels import Levels
-from stages.sources._names import group_number, printable, user_number
-from stages.sources._untar import Member, TarReader
+from stages.sources._files import tar as _tar
+from stages.sources._files.acl import acl_bytes
+from stages.sources._files.levels import Levels
+from stages.sources._files.names import group_number, printable, user_number
+from stages.sources._files.untar import Member, TarReader
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SET_ID = 0o6000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from stages.sources._names import group_number, user_number
+from stages.sources._files.names import group_number, user_number
 
 _NOBODY = 0xFFFFFFFF
 _TAGS = {"user": (1, 2), "group": (4, 8), "mask": (16, 16), "other": (32, 32)}
