@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("engine", "startup", "small_files")
+NAMES = ("engine", "startup", "small_files", "storages")
 
 
 def main() -> None:

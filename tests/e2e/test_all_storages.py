@@ -2,68 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import tree
 from tests.e2e.program import Program
-from tests.servers import nfs, s3
-from tests.servers.base import GID, HOST, UID
-from tests.servers.ftp import PASSWORD as FTP_PASSWORD
-from tests.servers.ftp import USER as FTP_USER
-from tests.servers.ftp import Ftpd
-from tests.servers.sshd import USER, Sshd
+from tests.servers import places
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def storages(sshd: Sshd, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The configuration of each storage that can be served here, in flow style."""
+def storages(tmp_path: Path) -> Iterator[dict[str, dict[str, Any]]]:
+    """The configuration of each storage that can be served here."""
     with ExitStack() as stack:
-        ftpd = stack.enter_context(Ftpd())
-        found = {
-            "local": f"path: {tmp_path}/disk",
-            "sftp": f"host: {HOST}, port: {sshd.port}, user: {USER}, key_file: {sshd.key}, "
-            f"host_key: {sshd.host_key}, path: {sshd.data / tmp_path.name}",
-            "ftp": f"host: {HOST}, port: {ftpd.port}, user: {FTP_USER}, "
-            f"password: {FTP_PASSWORD}, path: {ftpd.data}/backups, tls: {{ca: {ftpd.ca}}}",
-        }
-        if s3.can_run():
-            server = stack.enter_context(s3.Versitygw())
-            found["s3"] = (
-                f"bucket: {s3.BUCKET}, endpoint: '{server.endpoint}', "
-                f"access_key: {s3.ACCESS_KEY}, secret_key: {s3.SECRET_KEY}, part_size: 5MiB"
-            )
-        if nfs.can_run():
-            ganesha = stack.enter_context(nfs.Ganesha())
-            found["nfs"] = (
-                f"host: {HOST}, export: {ganesha.export}, path: backups, uid: {UID}, gid: {GID}, "
-                f"nfs_port: {ganesha.port}, mount_port: {ganesha.mount_port}"
-            )
+        found = {name: place.keys for name, place in places.start(stack, tmp_path).items()}
+        if "s3" in found:
+            found["s3"]["part_size"] = "5MiB"
         yield found
 
 
-def configure(program: Program, storages: dict[str, str]) -> Path:
+def configure(program: Program, storages: dict[str, dict[str, Any]]) -> Path:
     (program.folder / "key.pub").write_text(program.ok("keygen", "key.txt"))
-    declared = "".join(f"  {name}: {{type: {name}, {keys}}}\n" for name, keys in storages.items())
-    fan_out = "".join(f"      - {{storage: {name}, rotate: {{last: 1}}}}\n" for name in storages)
-    path = program.configure(
-        f"name: shop\nstorages:\n{declared}"
-        "backups:\n  site:\n    source: {type: files, paths: ['{here}/source']}\n"
-        "    stages: [{type: zstd}, {type: age, recipients_file: '{here}/key.pub'}]\n"
-        f"    fan_out:\n{fan_out}"
+    here = program.folder
+    stages = [{"type": "zstd"}, {"type": "age", "recipients_file": f"{here}/key.pub"}]
+    backup = {
+        "source": {"type": "files", "paths": [f"{here}/source"]},
+        "stages": stages,
+        "fan_out": [{"storage": name, "rotate": {"last": 1}} for name in storages],
+    }
+    # JSON is YAML.
+    return program.configure(
+        json.dumps({"name": "shop", "storages": storages, "backups": {"site": backup}})
     )
-    assert "storages" in path.read_text()
-    return path
 
 
 def test_one_read_gives_every_storage_the_same_object(
-    program: Program, storages: dict[str, str]
+    program: Program, storages: dict[str, dict[str, Any]]
 ) -> None:
     source = program.folder / "source"
     tree.mixed(source, 400)

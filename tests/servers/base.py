@@ -162,14 +162,15 @@ class Server(ABC):
             if attempt or not self.port:
                 self.port = free_port()
             self.configure()
-            self._own()
+            self.own()
             self._spawn()
             if self._wait_ready():
                 return
             self.kill()
         raise ServerFailed(f"{self.name} did not start: {self.log()}")
 
-    def _own(self) -> None:
+    def own(self) -> None:
+        """Give everything in its directory to the user it runs as."""
         if IS_ROOT:
             for path in (self.dir, *self.dir.rglob("*")):
                 os.chown(path, UID, GID, follow_symlinks=False)

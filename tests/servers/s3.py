@@ -71,7 +71,7 @@ class Versitygw(Server):
         backend = ["posix", str(self.data)]
         if self.versions:
             (self.dir / "versions").mkdir(exist_ok=True)
-            self._own()
+            self.own()
             backend[1:1] = ["--versioning-dir", str(self.dir / "versions")]
         return [str(_PROGRAM.resolve()), "--keep-alive", "--quiet", *options, *backend]
 
