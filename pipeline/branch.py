@@ -5,6 +5,7 @@ then the commit.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
 
@@ -96,8 +97,9 @@ class BranchRun:
 
     # -- commit, in a thread ---------------------------------------------------------------------
 
-    def commit(self, document: bytes) -> None:
-        """Make the object visible, then its manifest; never raises.
+    def commit(self, document: bytes, index: BranchRun | None = None) -> None:
+        """Make the object visible, after its index if there is one, then its manifest; never
+        raises.
 
         The manifest is with the storage, unfinished, before the object becomes visible: little can
         fail in between, and whatever does leaves a mark by which `stages.rotate` finds the object.
@@ -108,32 +110,43 @@ class BranchRun:
             self._manifest = self.plan.storage.create(self.name.manifest, self._token)
             self._manifest.write(document)
             self._manifest.flush()
-            self._publish(self._writer, self._manifest)
+            self._publish(self._writer, self._manifest, index)
             self.committed = True
         except BaseException as error:
             self.fail(error)
             self.abort()
 
-    def _publish(self, writer: Writer, manifest: Writer) -> None:
+    def _publish(self, writer: Writer, manifest: Writer, index: BranchRun | None) -> None:
         self._keep_mark = True
+        visible = []
         try:
+            if index is not None:
+                index._show()
+                visible.append(index.name.path)
             writer.commit()
         except StorageRefused:
-            self._keep_mark = False  # it is not visible: there is nothing to find again
+            self._take_back(visible)
             raise
         try:
             manifest.commit()
         except BaseException as error:
-            self._take_back(error)
+            # Perhaps only the answer was lost.
+            lost = [] if isinstance(error, StorageRefused) else [self.name.manifest]
+            self._take_back([*lost, self.name.path, *visible])
             raise
 
-    def _take_back(self, error: BaseException) -> None:
-        """Without its manifest the object is no backup: remove it, or leave the mark for later."""
-        names = [self.name.path]
-        if not isinstance(error, StorageRefused):
-            names.insert(0, self.name.manifest)  # perhaps only the answer was lost
+    def _show(self) -> None:
+        """Make the object visible; for an index, whose manifest is that of the data."""
+        if self._writer is None or self.stored is None:
+            raise StorageError("the index was not stored")
+        self._writer.commit()
+        self.committed = True
+
+    def _take_back(self, names: Sequence[str]) -> None:
+        """What is visible without its manifest is no backup: remove it, or leave the mark."""
         try:
-            self.plan.storage.delete(names)
+            if names:
+                self.plan.storage.delete(names)
             self._keep_mark = False
         except StorageError:
             return  # the error that led here is the one to tell

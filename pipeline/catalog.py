@@ -28,6 +28,8 @@ class Entry:
     manifest: Manifest
     size: int | None
     """Size of the object as the storage tells it; None when the object is missing."""
+    index_size: int | None = None
+    """The same for its index."""
 
     @property
     def path(self) -> str:
@@ -36,6 +38,18 @@ class Entry:
     @property
     def manifest_path(self) -> str:
         return self.path + MANIFEST_SUFFIX
+
+    @property
+    def index_path(self) -> str | None:
+        """Where its index is, or was; None when it never had one."""
+        index = self.manifest.index
+        return f"{self.directory}/{index.object}" if index else None
+
+    @property
+    def has_index(self) -> bool:
+        """Whether its index is there, whole by its size."""
+        index = self.manifest.index
+        return index is not None and index.stored_size == self.index_size
 
     @property
     def damage(self) -> str | None:
@@ -92,7 +106,9 @@ def assemble(
         if manifest is not None:
             directory = path.rpartition("/")[0]
             size = sizes.get(f"{directory}/{manifest.object}")
-            entries.append(Entry(storage, directory, manifest, size))
+            index = manifest.index
+            index_size = sizes.get(f"{directory}/{index.object}") if index else None
+            entries.append(Entry(storage, directory, manifest, size, index_size))
     return entries
 
 

@@ -102,9 +102,21 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+@dataclass(frozen=True)
+class Increment:
+    """The place of a copy in a series, as the source of increments sees it."""
+
+    keep: Callable[[bytes], None]
+    """Takes the index of this copy, piece by piece; the next increment will be given it."""
+    base: Callable[[], Iterator[bytes]] | None = None
+    """Reads the index of the copy to build on; None: make a full copy."""
+
+
 @dataclass
 class StageContext:
     """One artifact's run, as seen by its source and its transforms."""
 
     teardown: Teardown = field(default_factory=Teardown)
     findings: Findings = field(default_factory=Findings)
+    increment: Increment | None = None
+    """Set when the source keeps a series of increments."""

@@ -14,9 +14,9 @@ for them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
@@ -25,18 +25,20 @@ import anyio
 
 from pipeline import events, manifest
 from pipeline.branch import BranchRun, describe
-from pipeline.channel import Channel, Trailer
-from pipeline.context import StageContext
+from pipeline.channel import Trailer
+from pipeline.context import Increment, StageContext
 from pipeline.errors import Aborted, SourceError, TransformError
 from pipeline.events import EventBus, Progressed, StageProgress
-from pipeline.fanout import FanOut
-from pipeline.graph import TRUNK, Plan
-from pipeline.naming import ObjectName
+from pipeline.graph import Plan
+from pipeline.lane import Lane, data_lane, index_lane
+from pipeline.naming import INDEX_SUFFIX, ObjectName
 from pipeline.report import ArtifactReport, BranchReport, Outcome
 from pipeline.segment import GRACE, run_in_thread
-from pipeline.stage import Artifact, Transform
+from pipeline.series import Placement
+from pipeline.stage import Artifact
 from pipeline.stall import StallWatch
-from pipeline.streams import Meter, Step, chained, metered, naming
+from pipeline.streams import Meter, naming
+from schemas.manifest import ManifestIndex
 
 TICK = 0.2
 """Seconds between two looks at progress and stalls."""
@@ -54,22 +56,34 @@ class RunIdentity:
 
 
 class ArtifactRun:
-    """One artifact on its way through its own copy of the graph."""
+    """One artifact on its way through its own copy of the graph.
+
+    Args:
+        placement: where the copy stands in its series; None for a source that keeps none.
+    """
 
     def __init__(
-        self, plan: Plan, artifact: Artifact, identity: RunIdentity, bus: EventBus
+        self,
+        plan: Plan,
+        artifact: Artifact,
+        identity: RunIdentity,
+        bus: EventBus,
+        placement: Placement | None = None,
     ) -> None:
         self._plan = plan
         self._artifact = artifact
         self._identity = identity
         self._bus = bus
+        self._placement = placement or Placement()
         self._context = StageContext()
-        self._trunk = Channel(TRUNK)
-        self._meters = [Meter(plan.source_type), *(Meter(node.name) for node in plan.stages)]
-        self._branches = [
-            BranchRun(branch, self._name_for(plan.suffix_to(branch)), identity.token, plan.buffer)
-            for branch in plan.branches
-        ]
+        self._meter = Meter(plan.source_type)
+        self._data = data_lane(plan, identity.token, self._name_for, self._context)
+        self._branches = self._data.branches
+        self._index: Lane | None = None
+        if placement is not None:
+            self._index = index_lane(plan, identity.token, self._index_name, self._context)
+            self._context.increment = self._increment(placement, self._index)
+            self._context.findings.warnings += placement.warnings
         self._plain: Trailer | None = None
         self._errors: list[BaseException] = []
         self._ended = False
@@ -83,6 +97,17 @@ class ArtifactRun:
             self._identity.taken_at,
             self._artifact.suffix + suffix,
         )
+
+    def _index_name(self, suffix: str) -> ObjectName:
+        return replace(self._name_for(""), suffix=INDEX_SUFFIX + suffix)
+
+    def _increment(self, placement: Placement, lane: Lane) -> Increment:
+        read = placement.index
+        return Increment(lane.trunk.send, partial(read, self._context) if read else None)
+
+    @property
+    def _lanes(self) -> list[Lane]:
+        return [self._data, self._index] if self._index else [self._data]
 
     # -- structure -------------------------------------------------------------------------------
 
@@ -112,9 +137,13 @@ class ArtifactRun:
             async with anyio.create_task_group() as work:
                 group.start_soon(self._watch, work.cancel_scope)
                 work.start_soon(self._segment, "source", self._read)
-                work.start_soon(self._segment, "transforms", self._convert)
-                for branch in self._branches:
-                    work.start_soon(self._pump, branch)
+                for lane in self._lanes:
+                    work.start_soon(self._segment, "transforms", lane.convert)
+                for position, branch in enumerate(self._branches):
+                    index = self._index.branches[position] if self._index else None
+                    work.start_soon(self._pump, branch, index)
+                    if index:
+                        work.start_soon(self._pump, index, branch)
             group.cancel_scope.cancel()
 
     async def _segment(self, name: str, body: Callable[[], None]) -> None:
@@ -133,14 +162,22 @@ class ArtifactRun:
                 self._errors.append(error)
             self._abort()
 
-    async def _pump(self, branch: BranchRun) -> None:
-        """Run a branch, and cut it off when it makes no progress."""
+    async def _pump(self, branch: BranchRun, partner: BranchRun | None) -> None:
+        """Run a branch, and cut it off when it makes no progress.
+
+        Data and index of a copy are nothing without each other: each is the other's partner.
+        """
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._watch_stall, branch, scope)
                 await run_in_thread(f"storage {branch.plan.name}", branch.pump, branch.interrupt)
                 group.cancel_scope.cancel()
-        if branch.error is not None and not isinstance(branch.error, Aborted):
+        if branch.error is None:
+            return
+        if partner is not None:
+            partner.fail(branch.error)
+            partner.interrupt()
+        if branch in self._branches:
             self._announce_failure(branch)
 
     async def _watch_stall(self, branch: BranchRun, scope: anyio.CancelScope) -> None:
@@ -168,12 +205,14 @@ class ArtifactRun:
                 work.cancel()  # a thread that cannot be woken is left behind
 
     def _trunk_progress(self) -> int:
-        return sum(meter.bytes for meter in self._meters) + self._trunk.received
+        meters = (meter for lane in self._lanes for meter in lane.meters)
+        received = sum(lane.trunk.received for lane in self._lanes)
+        return self._meter.bytes + sum(meter.bytes for meter in meters) + received
 
     def _trunk_must_move(self) -> bool:
         """Everything is read or the source has to wait, and no storage is what it waits for."""
-        pending = self._plain is not None or self._trunk.fill > 0
-        return pending and not any(branch.has_work for branch in self._branches)
+        pending = self._plain is not None or any(lane.trunk.fill > 0 for lane in self._lanes)
+        return pending and not any(lane.has_work for lane in self._lanes)
 
     async def _commit(self) -> None:
         """Past the barrier: make visible what every healthy branch has stored."""
@@ -181,13 +220,16 @@ class ArtifactRun:
         if plain is None or self._errors:
             return
         async with anyio.create_task_group() as group:
-            for branch in self._branches:
+            for position, branch in enumerate(self._branches):
+                index = self._index.branches[position] if self._index else None
                 if branch.error is None and branch.stored is not None:
-                    group.start_soon(self._commit_branch, branch, plain, branch.stored)
+                    group.start_soon(self._commit_branch, branch, index, plain, branch.stored)
 
-    async def _commit_branch(self, branch: BranchRun, plain: Trailer, stored: Trailer) -> None:
-        document = self._manifest_for(branch, plain, stored)
-        commit = partial(run_in_thread, "commit", partial(branch.commit, document))
+    async def _commit_branch(
+        self, branch: BranchRun, index: BranchRun | None, plain: Trailer, stored: Trailer
+    ) -> None:
+        document = self._manifest_for(branch, index, plain, stored)
+        commit = partial(run_in_thread, "commit", partial(branch.commit, document, index))
         try:
             # Cancelled, a commit that can still end well may do so within the grace period.
             with anyio.move_on_after(self._plan.stall_timeout) as scope:
@@ -215,7 +257,8 @@ class ArtifactRun:
         """Leave no trace of what was not committed; bounded in time, also while we are being
         cancelled.
         """
-        open_branches = [branch for branch in self._branches if not branch.committed]
+        every = [branch for lane in self._lanes for branch in lane.branches]
+        open_branches = [branch for branch in every if not branch.committed]
         if not open_branches:
             return
         self._abort()
@@ -230,7 +273,7 @@ class ArtifactRun:
         """Segment one: the source."""
         needs_digest = not all(self._plan.encrypts(branch) for branch in self._plan.branches)
         digest = sha256() if needs_digest else None
-        meter, send = self._meters[0], self._trunk.send
+        meter, send = self._meter, self._data.trunk.send
         stream = self._plan.source.stream(self._artifact, self._context)
         with naming(f"source {self._plan.source_type}"), closing(stream):  # type: ignore[type-var]
             for chunk in stream:
@@ -240,7 +283,9 @@ class ArtifactRun:
                 send(chunk)
             self._check_size(meter.bytes)
         self._plain = Trailer(meter.bytes, digest.hexdigest() if digest else None)
-        self._trunk.finish(self._plain)
+        self._data.trunk.finish(self._plain)
+        if self._index:
+            self._index.trunk.finish(Trailer(self._index.trunk.sent, None))
 
     def _check_size(self, size: int) -> None:
         if size < self._artifact.min_size:
@@ -249,42 +294,18 @@ class ArtifactRun:
                 f'"{self._artifact.name}" gave {what}', "an empty dump is no backup; see `min_size`"
             )
 
-    def _convert(self) -> None:
-        """Segment two: the transforms, the digest of what will be stored, the fan-out."""
-        out = FanOut([branch.channel for branch in self._branches], self._context.teardown)
-        digest, size = sha256(), 0
-        with chained(iter(self._trunk), self._steps()) as chunks:
-            for chunk in chunks:
-                digest.update(chunk)
-                size += len(chunk)
-                out.send(chunk)
-        if self._trunk.trailer is None:
-            raise Aborted
-        out.finish(Trailer(size, digest.hexdigest()))
-
-    def _steps(self) -> list[Step]:
-        return [
-            partial(self._apply, node.transform, meter)
-            for node, meter in zip(self._plan.stages, self._meters[1:], strict=True)
-        ]
-
-    def _apply(
-        self, transform: Transform, meter: Meter, chunks: Iterator[bytes]
-    ) -> Iterator[bytes]:
-        return metered(transform.apply(chunks, self._context), meter)
-
     # -- from any thread -------------------------------------------------------------------------
 
     def _abort(self) -> None:
-        self._trunk.abort()
         self._context.teardown.abort()
-        for branch in self._branches:
-            branch.interrupt()
+        for lane in self._lanes:
+            lane.interrupt()
 
     # -- what others see -------------------------------------------------------------------------
 
     def _progress(self, seconds: float) -> Progressed:
-        stages = [StageProgress(meter.name, meter.bytes) for meter in self._meters]
+        meters = [self._meter, *self._data.meters]
+        stages = [StageProgress(meter.name, meter.bytes) for meter in meters]
         for branch in self._branches:
             fill = branch.channel.fill / branch.channel.capacity
             stages.append(StageProgress(branch.plan.name, branch.meter.bytes, fill))
@@ -299,11 +320,14 @@ class ArtifactRun:
         slowest = max(self._branches, key=lambda branch: branch.channel.fill)
         if slowest.channel.fill > enough * slowest.channel.capacity:
             return slowest.plan.name
-        if self._trunk.fill > 0.8 * self._trunk.capacity and self._plan.stages:
+        trunk = self._data.trunk
+        if trunk.fill > 0.8 * trunk.capacity and self._plan.stages:
             return "+".join(node.name for node in self._plan.stages)
         return self._plan.source_type
 
-    def _manifest_for(self, branch: BranchRun, plain: Trailer, stored: Trailer) -> bytes:
+    def _manifest_for(
+        self, branch: BranchRun, index: BranchRun | None, plain: Trailer, stored: Trailer
+    ) -> bytes:
         identity = (self._identity.run, self._identity.project, self._identity.host)
         return manifest.dump(
             manifest.build(
@@ -316,7 +340,20 @@ class ArtifactRun:
                 stored,
                 self._context.findings,
                 self._bus.redactor,
+                self._in_series(branch, index),
             )
+        )
+
+    def _in_series(self, branch: BranchRun, index: BranchRun | None) -> manifest.InSeries:
+        if index is None or index.stored is None:
+            return manifest.InSeries()
+        parent = self._placement.parents.get(branch.plan.name)
+        base = index.name.path.rpartition("/")[2]
+        written = ManifestIndex(
+            object=base, stored_size=index.stored.size, stored_sha256=index.stored.sha256 or ""
+        )
+        return manifest.InSeries(
+            self._placement.level, parent.manifest if parent else None, written
         )
 
     def _announce_failure(self, branch: BranchRun) -> None:
@@ -337,7 +374,7 @@ class ArtifactRun:
         findings = self._context.findings
         report = ArtifactReport(
             self._artifact.name,
-            plain_size=self._meters[0].bytes,
+            plain_size=self._meter.bytes,
             seconds=self._seconds,
             counts=findings.counts,
             warnings=findings.warnings,

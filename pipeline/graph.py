@@ -16,6 +16,8 @@ from schemas.transforms import TransformSpec
 MIB = 1 << 20
 TRUNK = 4 * MIB
 """Capacity of the channel between the source and the transforms: enough to keep both busy."""
+INDEX_BUFFER = 2 * MIB
+"""Capacity of the channels that the index of an increment goes through."""
 BASE = 84 * MIB
 """Interpreter, our code, drivers (measured: 55 to 70 MiB), and what the allocator cannot reuse."""
 
@@ -55,6 +57,8 @@ class Plan:
     buffer: int
     stall_timeout: float
     notify: tuple[str, ...]
+    index_key: Transform | None = None
+    """What encrypts the indexes of a series."""
 
     def stages_to(self, branch: BranchPlan) -> tuple[StageNode, ...]:
         """All transforms between the source and one storage, in order."""
@@ -74,7 +78,7 @@ class Plan:
         buffer of its own.
         """
         yield "program", BASE
-        yield "source", 3 * CHUNK
+        yield "source", self.source.memory
         yield "channel to the transforms", TRUNK + 2 * CHUNK
         for node in self.stages:
             yield f"stage {node.name}", node.transform.memory + CHUNK
@@ -83,6 +87,13 @@ class Plan:
             for node in branch.stages:
                 yield f"stage {node.name} of {branch.name}", node.transform.memory + CHUNK
             yield f"storage {branch.name}", branch.storage.memory + 2 * CHUNK
+        if self.source.periods:
+            yield "index to the transforms", INDEX_BUFFER + 2 * CHUNK
+            if self.index_key:
+                yield "stage index", self.index_key.memory + CHUNK
+            for branch in self.branches:
+                own = branch.storage.memory + INDEX_BUFFER + 2 * CHUNK
+                yield f"storage {branch.name}, index", own
 
     def ceiling(self) -> int:
         """The most memory a run of this backup takes, in bytes, however much data there is."""
@@ -109,15 +120,17 @@ def compile_backup(pipeline: Pipeline, name: str, storages: Storages) -> Plan:
     if name not in pipeline.backups:
         raise unknown("backup", name, list(pipeline.backups))
     backup: Backup = pipeline.backup(name)
+    source = registry.make_source(backup.source, name)
     return Plan(
         backup=name,
         source_type=backup.source.type,
-        source=registry.make_source(backup.source, name),
+        source=source,
         stages=_nodes(backup.stages),
         branches=tuple(_branch(spec, storages) for spec in backup.fan_out),
         buffer=backup.buffer,
         stall_timeout=backup.stall_timeout,
         notify=tuple(backup.notify),
+        index_key=registry.make_index_key(source.index_identity) if source.index_identity else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -13,7 +14,7 @@ from pipeline.naming import MANIFEST_SUFFIX, ObjectName, parse_object
 from pipeline.redact import Redactor
 from pipeline.stage import Artifact
 from pipeline.version import VERSION
-from schemas.manifest import Manifest, ManifestSource, ManifestStage
+from schemas.manifest import Manifest, ManifestIndex, ManifestSource, ManifestStage
 
 
 def restore_line(object_name: str, undo: list[str], extract: str) -> str:
@@ -27,6 +28,16 @@ def restore_line(object_name: str, undo: list[str], extract: str) -> str:
     return " | ".join([f"{first} < {shlex.quote(object_name)}", *rest])
 
 
+@dataclass(frozen=True)
+class InSeries:
+    """What a manifest says about the place of a copy in a series of increments."""
+
+    level: int = 0
+    parent: Manifest | None = None
+    """Of the copy it builds on."""
+    index: ManifestIndex | None = None
+
+
 def build(
     plan: Plan,
     branch: BranchPlan,
@@ -37,6 +48,7 @@ def build(
     stored: Trailer,
     findings: Findings,
     redactor: Redactor,
+    series: InSeries = InSeries(),
 ) -> Manifest:
     """Describe one stored object.
 
@@ -45,6 +57,7 @@ def build(
         plain: size and digest of what the source produced.
         stored: size and digest of what the storage got.
         redactor: cuts secrets out of commands and messages; names and sizes stay as they are.
+        series: for a copy that builds on another, or can be built on.
     """
     run, project, host = identity
     base = name.path.rpartition("/")[2]
@@ -77,8 +90,18 @@ def build(
         skipped=redactor.value(findings.skipped),
         skipped_total=findings.skipped_total,
         warnings=redactor.value(findings.warnings),
-        restore=restore_line(base, [stage.undo for stage in stages], artifact.extract),
+        parent=series.parent.object if series.parent else None,
+        level=series.level,
+        index=series.index,
+        restore=_with_parents(
+            series.parent, restore_line(base, [stage.undo for stage in stages], artifact.extract)
+        ),
     )
+
+
+def _with_parents(parent: Manifest | None, line: str) -> str:
+    """The line of an increment, after those of all that it builds on."""
+    return f"{parent.restore} && {line}" if parent else line
 
 
 def dump(manifest: Manifest) -> bytes:

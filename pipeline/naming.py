@@ -4,17 +4,19 @@
 
     <backup>/<artifact>/<artifact>_2026-11-23T03-15-00Z.sql.zst.age
     <backup>/<artifact>/<artifact>_2026-11-23T03-15-00Z.sql.zst.age.manifest.json
+    <backup>/<artifact>/<artifact>_2026-11-23T03-15-00Z.snapshot.zst.age    index of an increment
     <backup>/<artifact>/.<basename>.<token>.part            unfinished
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from urllib.parse import quote, unquote
 
 MANIFEST_SUFFIX = ".manifest.json"
+INDEX_SUFFIX = ".snapshot.zst"
 _STAMP = "%Y-%m-%dT%H-%M-%SZ"
 _OBJECT = re.compile(
     r"(?P<artifact>.+)_(?P<stamp>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ)(?P<suffix>(\.[A-Za-z0-9]+)*)"
@@ -86,6 +88,15 @@ def parse_object(path: str) -> ObjectName | None:
         return None
     name = ObjectName(backup, unquote_name(directory), taken_at, match["suffix"])
     return name if name.path == path else None
+
+
+def indexes_of(path: str) -> list[str]:
+    """The names that the index beside an object may have: in the clear, or encrypted."""
+    name = parse_object(path)
+    if name is None:
+        return []
+    bare = replace(name, suffix=INDEX_SUFFIX).path
+    return [bare, bare + ".age"]
 
 
 def part_name(name: str, token: str) -> str:

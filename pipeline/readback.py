@@ -84,14 +84,20 @@ def stored_stream(storage: Storage, entry: Entry) -> AbstractContextManager[Iter
 @contextmanager
 def _opened(storage: Storage, entry: Entry, steps: Sequence[Step]) -> Iterator[Iterator[bytes]]:
     manifest = entry.manifest
-    stored = proved(
-        iter(catalog.read_object(storage, entry)),
-        size=manifest.stored_size,
-        digest=manifest.stored_sha256,
-        what=f'"{entry.path}"',
-    )
-    with chained(stored, steps) as chunks:
-        yield _drained(chunks, stored)
+    stored = (manifest.stored_size, manifest.stored_sha256)
+    with opened(entry.path, iter(catalog.read_object(storage, entry)), stored, steps) as chunks:
+        yield chunks
+
+
+@contextmanager
+def opened(
+    path: str, chunks: Iterator[bytes], stored: tuple[int, str], steps: Sequence[Step]
+) -> Iterator[Iterator[bytes]]:
+    """A stored stream with steps applied; reaching its end proves size and digest as stored."""
+    size, digest = stored
+    raw = proved(chunks, size=size, digest=digest, what=f'"{path}"')
+    with chained(raw, steps) as plain:
+        yield _drained(plain, raw)
 
 
 def _drained(chunks: Iterator[bytes], stored: Iterator[bytes]) -> Iterator[bytes]:

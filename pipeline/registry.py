@@ -42,6 +42,11 @@ def make_transform(spec: Spec) -> Transform:
     return cast(Transform, _component("transforms", _type_of(spec))(spec))
 
 
+def make_index_key(identity_file: str) -> Transform:
+    """What encrypts to the public keys that belong to the private ones in a file."""
+    return cast(Transform, _component("transforms", "age").to_own_keys(identity_file))
+
+
 def make_inverse(stage: ManifestStage, spec: Spec | None) -> Transform:
     """The transform that undoes a stage of a manifest.
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import anyio
 
-from pipeline import events, notify, registry
+from pipeline import events, notify, registry, series
 from pipeline.branch import describe
 from pipeline.engine import ArtifactRun, RunIdentity
 from pipeline.errors import LockHeld, SourceError, root_causes
@@ -24,6 +24,7 @@ from pipeline.naming import quote_name, run_token
 from pipeline.registry import Storages
 from pipeline.report import ArtifactReport, BackupReport, Outcome, RunReport
 from pipeline.segment import run_in_thread
+from pipeline.series import Placement
 from pipeline.stage import Artifact
 from pipeline.stall import StallWatch
 from pipeline.streams import naming
@@ -169,7 +170,8 @@ class BackupRun:
         try:
             await self._clear_leftovers(plan, taken_at)
             for artifact in await self._plan_artifacts(plan):
-                run = ArtifactRun(plan, artifact, self._identity(taken_at), self._bus)
+                placement = await self._place(plan, artifact, taken_at)
+                run = ArtifactRun(plan, artifact, self._identity(taken_at), self._bus, placement)
                 await self._collect(run)
             await self._rotate(plan)
         finally:
@@ -180,6 +182,16 @@ class BackupRun:
             with anyio.move_on_after(plan.stall_timeout):
                 return await run_in_thread("plan", plan.source.artifacts, grace=0)
             raise SourceError(f"no answer within {plan.stall_timeout:g} s", "see `stall_timeout`")
+
+    async def _place(self, plan: Plan, artifact: Artifact, now: datetime) -> Placement | None:
+        """What the artifact builds on; None when its source keeps no series."""
+        if not plan.source.periods:
+            return None
+        with anyio.move_on_after(plan.stall_timeout):
+            find = partial(series.place, plan, artifact, self._runner.owner, now)
+            return await run_in_thread("series", find, grace=0)
+        why = f"a full copy: no answer within {plan.stall_timeout:g} s about earlier ones"
+        return Placement(warnings=(why,))
 
     async def _collect(self, run: ArtifactRun) -> None:
         try:

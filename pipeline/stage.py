@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.context import StageContext
+from pipeline.errors import SourceError
 
 if TYPE_CHECKING:
     from pipeline.events import Event
@@ -45,6 +46,17 @@ class Artifact:
 class Source(ABC):
     """Where the bytes come from."""
 
+    memory: int = 3 * CHUNK
+    """Bytes it may hold at most, for the run's memory ceiling."""
+    periods: Sequence[str] = ()
+    """Of the levels of a series of increments (see `pipeline.series`); empty: there is none."""
+    index_identity: str | None = None
+    """File with the age key that the indexes of a series are encrypted to, and read with."""
+
+    def refuses(self, artifact: Artifact, index: Iterator[bytes]) -> str | None:  # noqa: ARG002
+        """Why an increment cannot be built on a copy with this index, or None when it can."""
+        return "increments are not made here"
+
     @abstractmethod
     def artifacts(self) -> list[Artifact]:
         """Plan what will be produced; never empty.
@@ -72,6 +84,19 @@ class Source(ABC):
         Raises:
             SourceError: a run would fail.
         """
+
+    def apply(
+        self,
+        chunks: Iterator[bytes],  # noqa: ARG002
+        artifact: Artifact,
+        target: Path,  # noqa: ARG002
+    ) -> Sequence[str]:
+        """Bring an increment back, onto what `restore` and earlier increments left in `target`.
+
+        Returns:
+            What could not be restored exactly as it was, one line each.
+        """
+        raise SourceError(f'"{artifact.name}" is no increment: this source makes none')
 
     def restore(
         self, chunks: Iterator[bytes], artifact: Artifact, target: Path, overwrite: bool

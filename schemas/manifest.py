@@ -41,6 +41,16 @@ class ManifestSource(BaseModel):
     server_version: str | None = None
 
 
+class ManifestIndex(BaseModel):
+    """The index of a copy that increments can build on."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    object: str = Field(description="Name of the index, beside this manifest.")
+    stored_size: int = Field(ge=0)
+    stored_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class Manifest(BaseModel):
     """One stored object of one artifact."""
 
@@ -69,6 +79,7 @@ class Manifest(BaseModel):
     skipped: list[str] = Field(default_factory=list, description="Items that could not be read.")
     skipped_total: int = 0
     warnings: list[str] = Field(default_factory=list)
-    parent: str | None = Field(None, description="Object an incremental builds on.")
-    level: int = 0
+    parent: str | None = Field(None, description="Object an increment builds on.")
+    level: int = Field(0, ge=0, description="0 is a full copy.")
+    index: ManifestIndex | None = Field(None, description="What the next increment builds on.")
     restore: str = Field(description="Shell line that restores it with standard tools.")

@@ -14,7 +14,7 @@ from itertools import groupby
 
 from pipeline import catalog
 from pipeline.catalog import Entry
-from pipeline.naming import MANIFEST_SUFFIX, parse_part, parse_token
+from pipeline.naming import MANIFEST_SUFFIX, indexes_of, parse_part, parse_token
 from pipeline.retention import Candidate, Decision, decide
 from pipeline.stage import Storage
 from schemas.retention import RetentionPolicy
@@ -89,7 +89,7 @@ def rotate(
     """
     rotation = plan_rotation(catalog.read(storage, name, prefix), policy, owner, now)
     for entry in rotation.remove:
-        storage.delete([entry.path])
+        storage.delete([entry.path, entry.index_path] if entry.index_path else [entry.path])
         storage.delete([entry.manifest_path])
         removed(entry.path)
     return rotation
@@ -117,8 +117,8 @@ def _is_dead(part: str, identity: str, now: datetime) -> bool:
 def clear_leftovers(storage: Storage, backup: str, identity: str, now: datetime) -> list[str]:
     """Remove what dead runs left behind; returns the names.
 
-    A run killed between its two commits leaves an object without a manifest, and the unfinished
-    manifest that says whose it is: both go.
+    A run killed between its commits leaves an object (and the index beside it) without a manifest,
+    and the unfinished manifest that says whose it is: all of it goes.
 
     Raises:
         StorageError: something could not be removed.
@@ -127,14 +127,14 @@ def clear_leftovers(storage: Storage, backup: str, identity: str, now: datetime)
     if not dead:
         return []
     visible = {info.name for info in storage.list(backup)}
-    orphans = [path for path in map(_orphan_of, dead) if path in visible]
-    orphans = [path for path in orphans if path + MANIFEST_SUFFIX not in visible]
+    headless = [path for path in map(_object_of, dead) if path + MANIFEST_SUFFIX not in visible]
+    orphans = sorted(visible & {name for path in headless for name in (path, *indexes_of(path))})
     storage.delete(orphans)
     storage.sweep(dead)
     return orphans + dead
 
 
-def _orphan_of(part: str) -> str:
+def _object_of(part: str) -> str:
     """The object that the unfinished manifest `part` was meant for; empty when it is not a
     manifest.
     """

@@ -13,6 +13,7 @@ from pipeline.cli.session import Session
 from pipeline.context import Teardown
 from pipeline.errors import StorageError
 from pipeline.graph import BranchPlan, unknown
+from pipeline.naming import parse_object
 from pipeline.report import format_size
 
 
@@ -72,13 +73,25 @@ def _document(entry: Entry) -> dict[str, Any]:
     }
 
 
+def _note(entry: Entry) -> str:
+    """What is special about a backup."""
+    manifest = entry.manifest
+    notes = [entry.damage] if entry.damage else []
+    if manifest.skipped_total:
+        notes.append(f"{manifest.skipped_total} skipped")
+    if manifest.parent:
+        base = parse_object(f"{entry.directory}/{manifest.parent}")
+        since = f" since {base.taken_at:%Y-%m-%d %H:%M:%SZ}" if base else ""
+        notes.append(f"level {manifest.level}{since}")
+    return ", ".join(notes)
+
+
 def _table(entries: list[Entry]) -> list[str]:
     if not entries:
         return ["no backups"]
     rows = [("BACKUP", "ARTIFACT", "TAKEN AT", "STORAGE", "SIZE", "HOST", "")]
     for entry in entries:
         manifest = entry.manifest
-        note = entry.damage or (f"{manifest.skipped_total} skipped" * bool(manifest.skipped_total))
         rows.append(
             (
                 manifest.backup,
@@ -87,7 +100,7 @@ def _table(entries: list[Entry]) -> list[str]:
                 entry.storage,
                 format_size(manifest.stored_size),
                 manifest.host,
-                note,
+                _note(entry),
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(7)]

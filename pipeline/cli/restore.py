@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import catalog
@@ -14,10 +16,11 @@ from pipeline.cli.interrupts import run_blocking
 from pipeline.cli.listing import branches
 from pipeline.cli.session import Session
 from pipeline.context import StageContext, Teardown
-from pipeline.errors import NxsError, UnknownName
+from pipeline.errors import NxsError, StorageError, UnknownName
 from pipeline.naming import format_stamp
 from pipeline.readback import blocked_by, inverses, plain_stream
-from pipeline.stage import Artifact, Storage
+from pipeline.series import chain
+from pipeline.stage import Artifact, Storage, Transform
 
 _MANY = 20
 
@@ -40,24 +43,41 @@ def _restore(session: Session, teardown: Teardown) -> int:
     return 0 if all(exact) else 3
 
 
-def _choose(session: Session) -> dict[str, list[tuple[Storage, Entry]]]:
+@dataclass(frozen=True)
+class Found:
+    """One backup of an artifact on one storage."""
+
+    storage: Storage
+    entry: Entry
+    chain: list[Entry] | None
+    """What it is restored from, the full copy first and itself last; None: it is incomplete."""
+
+    @property
+    def damage(self) -> str | None:
+        broken = "something that it builds on is missing or damaged"
+        return self.entry.damage or (broken if self.chain is None else None)
+
+
+def _choose(session: Session) -> dict[str, list[Found]]:
     """For each artifact the copies that fit `--at`, in the order to try them.
 
     Raises:
         NxsError: nothing fits.
     """
     options = session.options
-    found: dict[str, list[tuple[Storage, Entry]]] = {}
+    found: dict[str, list[Found]] = {}
     errors = []
     for name, branch in branches(session):
         try:
             written = catalog.read(branch.storage, branch.name, name)
-            entries = catalog.at(_of_host(session, written), options.at)
+            ours = _of_host(session, written)
+            entries = catalog.at(ours, options.at)
         except NxsError as error:
             errors.append(f"storage {branch.name}: {describe(error)}")
             continue
         for entry in entries:
-            found.setdefault(entry.manifest.artifact, []).append((branch.storage, entry))
+            copy = Found(branch.storage, entry, chain(entry, ours))
+            found.setdefault(entry.manifest.artifact, []).append(copy)
     for line in errors:
         session.complain(f"warning: {line}")
     if options.artifact is not None:
@@ -83,38 +103,66 @@ def _of_host(session: Session, entries: list[Entry]) -> list[Entry]:
     return mine
 
 
-def _newest_first(copies: list[tuple[Storage, Entry]]) -> list[tuple[Storage, Entry]]:
+def _newest_first(copies: list[Found]) -> list[Found]:
     """The copies of the newest backup, whole ones first, else in the order of the fan-out."""
-    newest = max(entry.manifest.taken_at for _, entry in copies)
-    same = [copy for copy in copies if copy[1].manifest.taken_at == newest]
-    return sorted(same, key=lambda copy: copy[1].damage is not None)
+    newest = max(copy.entry.manifest.taken_at for copy in copies)
+    same = [copy for copy in copies if copy.entry.manifest.taken_at == newest]
+    return sorted(same, key=lambda copy: copy.damage is not None)
 
 
-def _restore_artifact(
-    session: Session, copies: list[tuple[Storage, Entry]], context: StageContext
-) -> bool:
+def _restore_artifact(session: Session, copies: list[Found], context: StageContext) -> bool:
     """Try the copies in order; once output has begun there is no second try.
 
     Returns:
         Whether everything is exactly as it was.
     """
-    for position, (storage, entry) in enumerate(copies):
-        transforms = inverses(
-            entry.manifest, session.pipeline.backup(entry.manifest.backup), session.options.identity
-        )
-        blocked = blocked_by(transforms)
-        if blocked:
-            raise NxsError(f'"{entry.path}" cannot be undone here: {blocked}', "give --identity")
-        with plain_stream(storage, entry, transforms, context) as chunks:
+    for position, copy in enumerate(copies):
+        steps = copy.chain or [copy.entry]
+        _refuse_chain_to_stdout(session, steps)
+        undo = [_inverses(session, step) for step in steps]
+        with ExitStack() as stack:
             try:
-                first = next(chunks, b"")
+                if copy.damage:
+                    raise StorageError(f'"{copy.entry.path}" is damaged: {copy.damage}')
+                chunks = stack.enter_context(_begun(copy.storage, steps[0], undo[0], context))
             except NxsError as error:
                 if position + 1 == len(copies):
                     raise
-                session.complain(f"warning: storage {entry.storage}: {describe(error)}")
+                session.complain(f"warning: storage {copy.entry.storage}: {describe(error)}")
                 continue
-            return _deliver(session, entry, _resume(first, chunks, context))
+            exact = _deliver(session, steps[0], chunks)
+        for step, transforms in zip(steps[1:], undo[1:], strict=True):
+            with _begun(copy.storage, step, transforms, context) as chunks:
+                exact = _deliver(session, step, chunks) and exact
+        return exact
     raise AssertionError("there is at least one copy, and the last one returns or raises")
+
+
+def _refuse_chain_to_stdout(session: Session, steps: list[Entry]) -> None:
+    if session.options.stdout and len(steps) > 1:
+        raise NxsError(
+            f'"{steps[-1].path}" is an increment, and --stdout gives one archive',
+            "give --to; or see `restore` in its manifest for the line that does it with tar",
+        )
+
+
+def _inverses(session: Session, entry: Entry) -> list[Transform]:
+    backup = session.pipeline.backup(entry.manifest.backup)
+    transforms = inverses(entry.manifest, backup, session.options.identity)
+    blocked = blocked_by(transforms)
+    if blocked:
+        raise NxsError(f'"{entry.path}" cannot be undone here: {blocked}', "give --identity")
+    return transforms
+
+
+@contextmanager
+def _begun(
+    storage: Storage, entry: Entry, transforms: list[Transform], context: StageContext
+) -> Iterator[Iterator[bytes]]:
+    """The plain stream of an entry, whose first chunk was seen to arrive."""
+    with plain_stream(storage, entry, transforms, context) as chunks:
+        first = next(chunks, b"")
+        yield _resume(first, chunks, context)
 
 
 def _resume(first: bytes, rest: Iterator[bytes], context: StageContext) -> Iterator[bytes]:
@@ -134,8 +182,11 @@ def _deliver(session: Session, entry: Entry, chunks: Iterator[bytes]) -> bool:
         sys.stdout.buffer.flush()
         return True
     source = session.plan(manifest.backup).source
-    artifact = Artifact(manifest.artifact, manifest.suffix)
-    problems = source.restore(chunks, artifact, Path(options.to), options.overwrite)
+    artifact, target = Artifact(manifest.artifact, manifest.suffix), Path(options.to)
+    if manifest.parent is None:
+        problems = source.restore(chunks, artifact, target, options.overwrite)
+    else:
+        problems = source.apply(chunks, artifact, target)
     for problem in problems[:_MANY]:
         session.complain(f"warning: {problem}")
     if len(problems) > _MANY:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from pipeline import catalog
 from pipeline.branch import describe
@@ -15,6 +15,7 @@ from pipeline.context import StageContext, Teardown
 from pipeline.errors import NxsError, UnknownName
 from pipeline.graph import BranchPlan
 from pipeline.readback import blocked_by, inverses, plain_stream, stored_stream
+from pipeline.series import chain
 
 
 @dataclass
@@ -57,7 +58,12 @@ def _verify(session: Session, teardown: Teardown) -> list[Proof]:
             proofs.append(Proof(branch.name, where, "failed", "the manifest cannot be read"))
         if not entries:
             proofs.append(Proof(branch.name, name, "failed", "there is no backup to verify"))
-        proofs += [_prove(session, branch, entry, teardown) for entry in entries]
+        for entry in entries:
+            proof = _prove(session, branch, entry, teardown)
+            if chain(entry, found) is None and proof.outcome != "failed":
+                missing = "something that it builds on is missing or damaged"
+                proof = replace(proof, outcome="failed", detail=missing)
+            proofs.append(proof)
     session.storages.close()
     if not proofs:
         raise UnknownName("there is no backup to verify")

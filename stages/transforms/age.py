@@ -34,10 +34,18 @@ class Age(Transform):
         self._spec = spec
         self._recipients = [X25519Recipient(decode_recipient(text)) for text in spec.recipients]
         self._passphrase = None
+        self._to_own_keys = False
         self.memory = 4 * CHUNK
         if spec.passphrase is not None:
             self._passphrase = Passphrase(spec.passphrase.get_secret_value())
             self.memory += 1024 << SCRYPT_LOG_N
+
+    @classmethod
+    def to_own_keys(cls, path: str) -> Age:
+        """For what only this host reads again: an identity file is all it takes."""
+        own = cls(AgeTransform.model_construct(type="age", recipients=[], identity_file=path))
+        own._to_own_keys = True
+        return own
 
     def with_identity(self, path: str) -> Age:
         """The same, but decrypting with another identity file."""
@@ -70,18 +78,24 @@ class Age(Transform):
         recipients: list[Recipient] = list(self._recipients)
         if self._passphrase is not None:
             recipients.append(self._passphrase)
+        if self._to_own_keys:
+            recipients += [X25519Recipient(each.recipient) for each in self._own_keys()]
         if self._spec.recipients_file is not None:
             keys = _read_keys(self._spec.recipients_file, "recipients", decode_recipient)
             recipients += map(X25519Recipient, keys)
         return recipients
 
+    def _own_keys(self) -> list[X25519Identity]:
+        if self._spec.identity_file is None:
+            return []
+        keys = _read_keys(self._spec.identity_file, "identity", decode_identity)
+        return [X25519Identity(key) for key in keys]
+
     def _identities(self) -> list[Identity]:
         identities: list[Identity] = []
         if self._passphrase is not None:
             identities.append(self._passphrase)
-        if self._spec.identity_file is not None:
-            keys = _read_keys(self._spec.identity_file, "identity", decode_identity)
-            identities += map(X25519Identity, keys)
+        identities += self._own_keys()
         if not identities:
             raise TransformError("cannot decrypt", self.can_invert())
         return identities
