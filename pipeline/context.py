@@ -82,6 +82,8 @@ class Findings:
     skipped_total: int = 0
     """How many: `skipped` names at most MAX_NAMED of them."""
     server_version: str | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+    """More about where the stream comes from, for the manifest: a binary log position, an LSN..."""
 
     def count(self, what: str, number: int = 1) -> None:
         self.counts[what] = self.counts.get(what, 0) + number

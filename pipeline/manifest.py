@@ -80,7 +80,11 @@ def build(
         taken_at=name.taken_at,
         object=base,
         suffix=artifact.suffix,
-        source=ManifestSource(type=plan.source_type, server_version=findings.server_version),
+        source=ManifestSource(
+            type=plan.source_type,
+            server_version=findings.server_version,
+            facts=redactor.value(findings.facts),
+        ),
         stages=stages,
         stored_size=stored.size,
         stored_sha256=stored.sha256 or "",

@@ -114,6 +114,32 @@ class Source(ABC):
         write_file(chunks, target, artifact.name + artifact.suffix, overwrite)
         return []
 
+    def load(
+        self,
+        chunks: Iterator[bytes],  # noqa: ARG002
+        artifact: Artifact,
+        url: str,  # noqa: ARG002
+        overwrite: bool,  # noqa: ARG002
+        context: StageContext,  # noqa: ARG002
+    ) -> Sequence[str]:
+        """Bring a plain stream back into a server, whose address `restore --to` has named.
+
+        Args:
+            url: such as `mysql://user@host:3306/database`; a password comes from the environment
+                or from the configuration of this source, never from the command line.
+            overwrite: replace what is there.
+
+        Returns:
+            What could not be restored exactly as it was, one line each.
+
+        Raises:
+            SourceError: the address is not understood, or the server did not take everything.
+        """
+        raise SourceError(
+            f'"{artifact.name}" cannot be restored into a server',
+            "give --to a directory or a file",
+        )
+
     def examine(self, chunks: Iterator[bytes], context: StageContext) -> str:
         """Read a plain stream through for `verify`, and check what its format lets one check.
 

@@ -39,6 +39,10 @@ class ManifestSource(BaseModel):
 
     type: str
     server_version: str | None = None
+    facts: dict[str, str] = Field(
+        default_factory=dict,
+        description="What else the server told: a binary log position, an LSN, a label...",
+    )
 
 
 class ManifestIndex(BaseModel):

@@ -170,7 +170,7 @@ def _restore(commands: _Commands[argparse.ArgumentParser]) -> None:
         "--storage", metavar="NAME", help="from there; default: the first that works"
     )
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--to", metavar="TARGET", help="directory or file")
+    target.add_argument("--to", metavar="TARGET", help="directory, file, or address of a server")
     target.add_argument("--stdout", action="store_true", help="the plain stream to stdout")
     parser.add_argument("--overwrite", action="store_true", help="replace what exists in TARGET")
     _identity(parser)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,10 +130,10 @@ def _restore_artifact(session: Session, copies: list[Found], context: StageConte
                     raise
                 session.complain(f"warning: storage {copy.entry.storage}: {describe(error)}")
                 continue
-            exact = _deliver(session, steps[0], chunks)
+            exact = _deliver(session, steps[0], chunks, context)
         for step, transforms in zip(steps[1:], undo[1:], strict=True):
             with _begun(copy.storage, step, transforms, context) as chunks:
-                exact = _deliver(session, step, chunks) and exact
+                exact = _deliver(session, step, chunks, context) and exact
         return exact
     raise AssertionError("there is at least one copy, and the last one returns or raises")
 
@@ -174,19 +174,16 @@ def _resume(first: bytes, rest: Iterator[bytes], context: StageContext) -> Itera
         yield chunk
 
 
-def _deliver(session: Session, entry: Entry, chunks: Iterator[bytes]) -> bool:
+def _deliver(
+    session: Session, entry: Entry, chunks: Iterator[bytes], context: StageContext
+) -> bool:
     options, manifest = session.options, entry.manifest
     if options.stdout:
         for chunk in chunks:
             sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
         return True
-    source = session.plan(manifest.backup).source
-    artifact, target = Artifact(manifest.artifact, manifest.suffix), Path(options.to)
-    if manifest.parent is None:
-        problems = source.restore(chunks, artifact, target, options.overwrite)
-    else:
-        problems = source.apply(chunks, artifact, target)
+    problems = _bring_back(session, entry, chunks, context)
     for problem in problems[:_MANY]:
         session.complain(f"warning: {problem}")
     if len(problems) > _MANY:
@@ -194,3 +191,16 @@ def _deliver(session: Session, entry: Entry, chunks: Iterator[bytes]) -> bool:
     taken = f"{manifest.artifact} of {manifest.host}, {format_stamp(manifest.taken_at)}"
     session.complain(f"restored {taken}, from {entry.storage} to {options.to}")
     return not problems
+
+
+def _bring_back(
+    session: Session, entry: Entry, chunks: Iterator[bytes], context: StageContext
+) -> Sequence[str]:
+    manifest, to, overwrite = entry.manifest, session.options.to, session.options.overwrite
+    source = session.plan(manifest.backup).source
+    artifact = Artifact(manifest.artifact, manifest.suffix)
+    if manifest.parent is not None:
+        return source.apply(chunks, artifact, Path(to))
+    if "://" in to:
+        return source.load(chunks, artifact, to, overwrite, context)
+    return source.restore(chunks, artifact, Path(to), overwrite)
