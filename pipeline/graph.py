@@ -75,8 +75,17 @@ class Plan:
 
         The branches share the chunks of the trunk: each lags behind the same head, so together they
         hold no more than the one that lags most. Only a branch that makes chunks of its own adds a
-        buffer of its own.
+        buffer of its own. A source that is read by several processes takes it all so many times.
         """
+        number = self.source.processes
+        if number == 1:
+            yield from self._memory_of_one()
+            return
+        yield "program", BASE
+        for part, size in self._memory_of_one():
+            yield f"{part}, {number} times", number * size
+
+    def _memory_of_one(self) -> Iterator[tuple[str, int]]:
         yield "program", BASE
         yield "source", self.source.memory
         yield "channel to the transforms", TRUNK + 2 * CHUNK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pydantic import ValidationError
 
@@ -14,7 +14,7 @@ from pipeline.naming import MANIFEST_SUFFIX, ObjectName, parse_object
 from pipeline.redact import Redactor
 from pipeline.stage import Artifact
 from pipeline.version import VERSION
-from schemas.manifest import Manifest, ManifestIndex, ManifestSource, ManifestStage
+from schemas.manifest import Manifest, ManifestIndex, ManifestShard, ManifestSource, ManifestStage
 
 
 def restore_line(object_name: str, undo: list[str], extract: str) -> str:
@@ -97,6 +97,7 @@ def build(
         parent=series.parent.object if series.parent else None,
         level=series.level,
         index=series.index,
+        shard=ManifestShard(**asdict(artifact.shard)) if artifact.shard else None,
         restore=_with_parents(
             series.parent, restore_line(base, [stage.undo for stage in stages], artifact.extract)
         ),

@@ -28,6 +28,7 @@ from pipeline.series import Placement
 from pipeline.stage import Artifact
 from pipeline.stall import StallWatch
 from pipeline.streams import naming
+from pipeline.worker import Job, Worker
 from schemas.pipeline import Pipeline
 
 SWEEP_TIMEOUT = 60.0
@@ -169,12 +170,14 @@ class BackupRun:
         taken_at = self._runner.clock()
         try:
             await self._clear_leftovers(plan, taken_at)
-            for artifact in await self._plan_artifacts(plan):
-                placement = await self._place(plan, artifact, taken_at)
-                run = ArtifactRun(plan, artifact, self._identity(taken_at), self._bus, placement)
-                await self._collect(run)
-            await self._rotate(plan)
+            artifacts = await self._plan_artifacts(plan)
+            if plan.source.processes > 1:
+                await self._run_in_processes(plan, artifacts, taken_at)
+            else:
+                await self._run_in_turn(plan, artifacts, taken_at)
+            await self._rotate(plan, artifacts)
         finally:
+            plan.source.close()
             self._runner.release_later(lock, taken_at)
 
     async def _plan_artifacts(self, plan: Plan) -> list[Artifact]:
@@ -182,6 +185,33 @@ class BackupRun:
             with anyio.move_on_after(plan.stall_timeout):
                 return await run_in_thread("plan", plan.source.artifacts, grace=0)
             raise SourceError(f"no answer within {plan.stall_timeout:g} s", "see `stall_timeout`")
+
+    async def _run_in_turn(self, plan: Plan, artifacts: list[Artifact], now: datetime) -> None:
+        for artifact in artifacts:
+            placement = await self._place(plan, artifact, now)
+            run = ArtifactRun(plan, artifact, self._identity(now), self._bus, placement)
+            try:
+                await run.run()
+            finally:
+                self._collect(run.report())
+
+    async def _run_in_processes(self, plan: Plan, artifacts: list[Artifact], now: datetime) -> None:
+        slots = anyio.Semaphore(plan.source.processes)
+        async with anyio.create_task_group() as group:
+            for artifact in artifacts:
+                group.start_soon(self._run_in_process, plan, artifact, now, slots)
+
+    async def _run_in_process(
+        self, plan: Plan, artifact: Artifact, now: datetime, slots: anyio.Semaphore
+    ) -> None:
+        pipeline, redactor = self._runner.pipeline, self._bus.redactor
+        job = Job(pipeline, plan.backup, artifact.name, self._identity(now), redactor)
+        worker = Worker(job, self._bus)
+        try:
+            async with slots:
+                await run_in_thread("worker", worker.run, worker.stop)
+        finally:
+            self._collect(worker.report)
 
     async def _place(self, plan: Plan, artifact: Artifact, now: datetime) -> Placement | None:
         """What the artifact builds on; None when its source keeps no series."""
@@ -193,15 +223,8 @@ class BackupRun:
         why = f"a full copy: no answer within {plan.stall_timeout:g} s about earlier ones"
         return Placement(warnings=(why,))
 
-    async def _collect(self, run: ArtifactRun) -> None:
-        try:
-            await run.run()
-        finally:
-            report = run.report()
-            self._report.artifacts.append(report)
-            self._announce(report)
-
-    def _announce(self, artifact: ArtifactReport) -> None:
+    def _collect(self, artifact: ArtifactReport) -> None:
+        self._report.artifacts.append(artifact)
         where = (self._report.name, artifact.name)
         if artifact.skipped_total:
             first = tuple(artifact.skipped[:10])
@@ -243,29 +266,34 @@ class BackupRun:
             self._report.cleared.append(f"{storage}:{name}")
             self._bus.emit(events.LeftoverRemoved(self._report.name, storage, name))
 
-    async def _rotate(self, plan: Plan) -> None:
-        """Rotate each artifact on each storage where it was committed just now."""
+    async def _rotate(self, plan: Plan, artifacts: list[Artifact]) -> None:
+        """Rotate each artifact on each storage where it was committed just now, with its shards."""
+        together: dict[str, list[Artifact]] = {}
+        for artifact in artifacts:
+            subject = artifact.shard.of if artifact.shard else artifact.name
+            together.setdefault(subject, []).append(artifact)
+        reports = {report.name: report for report in self._report.artifacts}
         for branch in plan.branches:
-            if branch.rotate is None:
-                continue
-            for artifact in self._report.artifacts:
-                if _is_on(artifact, branch.name):
-                    await self._rotate_artifact(
-                        plan.backup, branch, artifact.name, plan.stall_timeout
-                    )
+            for subject, parts in together.items():
+                if branch.rotate and all(_is_on(reports[part.name], branch.name) for part in parts):
+                    # Shards of earlier copies may be more than there are now.
+                    below = "" if parts[0].shard else f"/{quote_name(subject)}"
+                    await self._rotate_subject(plan, branch, subject, plan.backup + below)
 
-    async def _rotate_artifact(
-        self, backup: str, branch: BranchPlan, artifact: str, stall_timeout: float
+    async def _rotate_subject(
+        self, plan: Plan, branch: BranchPlan, subject: str, prefix: str
     ) -> None:
+        backup, stall_timeout = plan.backup, plan.stall_timeout
         rotate = partial(
             registry.rotation().rotate,
             branch.storage,
             branch.name,
-            f"{backup}/{quote_name(artifact)}",
+            prefix,
             branch.rotate,
             self._runner.owner,
             self._runner.clock(),
             partial(self._note_removed, branch.name),
+            subject,
         )
         error = f"no progress for {stall_timeout:g} s"
         watch = StallWatch(lambda: len(self._report.removed), lambda: True)

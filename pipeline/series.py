@@ -111,11 +111,13 @@ def bases(entries: Sequence[Entry]) -> dict[datetime, Entry]:
     }
 
 
-def place(plan: Plan, artifact: Artifact, owner: tuple[str, str], now: datetime) -> Placement:
-    """Find out what a new copy of an artifact builds on.
+def next_copy(
+    plan: Plan, artifact: Artifact, owner: tuple[str, str], now: datetime
+) -> tuple[int, dict[str, Entry], list[str]]:
+    """The level of a new copy, by storage what it builds on (nothing: it is full), and warnings.
 
-    It has to be on every storage of the fan-out that answers: they all get the same stream. When
-    its index cannot be used, the new copy is a full one; the old chain stays as it is.
+    What it builds on has to be on every storage of the fan-out that answers: they all get the same
+    stream.
 
     Args:
         owner: project and host; the copies of others are left alone.
@@ -137,8 +139,18 @@ def place(plan: Plan, artifact: Artifact, owner: tuple[str, str], now: datetime)
     if base is None:
         if not common and any(found.values()):
             warnings.append("a full copy: no earlier one is on every storage")
+        return 0, {}, warnings
+    return level, {name: held[base.taken_at] for name, held in found.items()}, warnings
+
+
+def place(plan: Plan, artifact: Artifact, owner: tuple[str, str], now: datetime) -> Placement:
+    """Find out what a new copy of an artifact builds on.
+
+    When the index of that cannot be used, the new copy is a full one; the old chain stays as it is.
+    """
+    level, parents, warnings = next_copy(plan, artifact, owner, now)
+    if not parents:
         return Placement(warnings=tuple(warnings))
-    parents = {name: held[base.taken_at] for name, held in found.items()}
     return _with_index(plan, artifact, level, parents, warnings)
 
 

@@ -28,6 +28,17 @@ CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
+class Shard:
+    """The place of an artifact among those that only together are a backup."""
+
+    of: str
+    """What they are together."""
+    number: int
+    """From 1 on."""
+    count: int
+
+
+@dataclass(frozen=True)
 class Artifact:
     """One named stream of a backup."""
 
@@ -41,6 +52,7 @@ class Artifact:
     extract: str = ""
     """The standard command that takes the plain stream from its standard input, such as `tar -x`.
     """
+    shard: Shard | None = None
 
 
 class Source(ABC):
@@ -48,6 +60,8 @@ class Source(ABC):
 
     memory: int = 3 * CHUNK
     """Bytes it may hold at most, for the run's memory ceiling."""
+    processes: int = 1
+    """So many artifacts are streamed at the same time, each in a process of its own."""
     periods: Sequence[str] = ()
     """Of the levels of a series of increments (see `pipeline.series`); empty: there is none."""
     index_identity: str | None = None
@@ -83,6 +97,12 @@ class Source(ABC):
 
         Raises:
             SourceError: a run would fail.
+        """
+
+    def close(self) -> None:
+        """Let go of what is held between the artifacts of a run, such as a snapshot; never raises.
+
+        Called when the last one has ended, however it ended.
         """
 
     def apply(

@@ -55,6 +55,16 @@ class ManifestIndex(BaseModel):
     stored_sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
+class ManifestShard(BaseModel):
+    """The place of an artifact among those that only together are a backup."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    of: str = Field(description="What they are together.")
+    number: int = Field(ge=1)
+    count: int = Field(ge=1)
+
+
 class Manifest(BaseModel):
     """One stored object of one artifact."""
 
@@ -86,4 +96,7 @@ class Manifest(BaseModel):
     parent: str | None = Field(None, description="Object an increment builds on.")
     level: int = Field(0, ge=0, description="0 is a full copy.")
     index: ManifestIndex | None = Field(None, description="What the next increment builds on.")
+    shard: ManifestShard | None = Field(
+        None, description="Set when other artifacts of the same time belong to it."
+    )
     restore: str = Field(description="Shell line that restores it with standard tools.")

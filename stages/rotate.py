@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 
-from pipeline import catalog
+from pipeline import catalog, shards
 from pipeline.catalog import Entry
 from pipeline.naming import MANIFEST_SUFFIX, indexes_of, parse_part, parse_token
 from pipeline.retention import Candidate, Decision, decide
@@ -47,27 +47,40 @@ def plan_rotation(
     rotation = Rotation()
     ours = [entry for entry in entries if entry.is_of(*owner)]
     rotation.foreign = len(entries) - len(ours)
-    ours.sort(key=lambda entry: entry.manifest.artifact)
-    for _, group in groupby(ours, key=lambda entry: entry.manifest.artifact):
-        by_id = {entry.manifest.object: entry for entry in group}
-        decision = decide([_candidate(entry) for entry in by_id.values()], policy, now)
+    ours.sort(key=shards.subject)
+    for _, group in groupby(ours, key=shards.subject):
+        by_id = _copies(list(group))
+        decision = decide([_candidate(id, copy) for id, copy in by_id.items()], policy, now)
         _add(rotation, decision, by_id)
     return rotation
 
 
-def _candidate(entry: Entry) -> Candidate:
-    manifest = entry.manifest
+def _copies(entries: list[Entry]) -> dict[str, list[Entry]]:
+    """What stays or goes as one: an object, or all shards of one time."""
+    copies: dict[str, list[Entry]] = {}
+    for entry in entries:
+        manifest = entry.manifest
+        together = f"{manifest.shard.of}@{manifest.taken_at}" if manifest.shard else None
+        copies.setdefault(together or manifest.object, []).append(entry)
+    return copies
+
+
+def _candidate(id: str, copy: list[Entry]) -> Candidate:
+    manifest = copy[0].manifest
+    is_whole = shards.is_whole(copy) if manifest.shard else copy[0].damage is None
     return Candidate(
-        id=manifest.object,
+        id=id,
         taken_at=manifest.taken_at,
         parent=manifest.parent,
-        complete=entry.damage is None and not manifest.skipped_total,
+        complete=is_whole and not any(entry.manifest.skipped_total for entry in copy),
     )
 
 
-def _add(rotation: Rotation, decision: Decision, by_id: dict[str, Entry]) -> None:
-    rotation.keep.extend((by_id[kept.candidate.id], kept.reasons) for kept in decision.keep)
-    rotation.remove.extend(by_id[candidate.id] for candidate in decision.remove)
+def _add(rotation: Rotation, decision: Decision, by_id: dict[str, list[Entry]]) -> None:
+    for kept in decision.keep:
+        rotation.keep.extend((entry, kept.reasons) for entry in by_id[kept.candidate.id])
+    for candidate in decision.remove:
+        rotation.remove.extend(by_id[candidate.id])
 
 
 def rotate(
@@ -78,8 +91,11 @@ def rotate(
     owner: tuple[str, str],
     now: datetime,
     removed: Callable[[str], None],
+    subject: str | None = None,
 ) -> Rotation:
     """Remove what the policy does not keep below `prefix` (a backup, or one artifact of it).
+
+    With a `subject`, only what is a copy of that (see `pipeline.shards`).
 
     The object goes first, its manifest last: when we are stopped in between, the manifest still
     says whose it was, and the next rotation finishes the work.
@@ -87,7 +103,10 @@ def rotate(
     Raises:
         StorageError: something could not be listed, read or removed.
     """
-    rotation = plan_rotation(catalog.read(storage, name, prefix), policy, owner, now)
+    entries = catalog.read(storage, name, prefix)
+    if subject is not None:
+        entries = [entry for entry in entries if shards.subject(entry) == subject]
+    rotation = plan_rotation(entries, policy, owner, now)
     for entry in rotation.remove:
         storage.delete([entry.path, entry.index_path] if entry.index_path else [entry.path])
         storage.delete([entry.manifest_path])

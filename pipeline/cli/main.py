@@ -77,8 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(log_format="text", verbose=0, quiet=0, no_color=False, env_file=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_run, _check, _graph, _list, _verify, _restore, _prune, _keygen, _version):
+    for add in (_run, _check, _graph, _plan, _list, _verify, _restore, _prune, _keygen, _version):
         add(commands)
+    # For our own processes: without help it is not listed.
+    commands.add_parser("worker").set_defaults(module="worker")
     return parser
 
 
@@ -139,6 +141,11 @@ def _graph(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _file_command(commands, "graph", "graph", "draw the stages of a backup")
     parser.add_argument("--backup", metavar="NAME", help="only this one")
     parser.add_argument("--format", choices=("text", "mermaid", "dot"), default="text")
+
+
+def _plan(commands: _Commands[argparse.ArgumentParser]) -> None:
+    text = "what a run would do: memory, limits, levels, what rotation would remove"
+    _json(_file_command(commands, "plan", "plan", text))
 
 
 def _list(commands: _Commands[argparse.ArgumentParser]) -> None:

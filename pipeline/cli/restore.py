@@ -20,6 +20,7 @@ from pipeline.errors import NxsError, StorageError, UnknownName
 from pipeline.naming import format_stamp
 from pipeline.readback import blocked_by, inverses, plain_stream
 from pipeline.series import chain
+from pipeline.shards import copy_of, incomplete, subject
 from pipeline.stage import Artifact, Storage, Transform
 
 _MANY = 20
@@ -66,25 +67,30 @@ def _choose(session: Session) -> dict[str, list[Found]]:
     """
     options = session.options
     found: dict[str, list[Found]] = {}
-    errors = []
-    for name, branch in branches(session):
-        try:
-            written = catalog.read(branch.storage, branch.name, name)
-            ours = _of_host(session, written)
-            entries = catalog.at(ours, options.at)
-        except NxsError as error:
-            errors.append(f"storage {branch.name}: {describe(error)}")
-            continue
-        for entry in entries:
-            copy = Found(branch.storage, entry, chain(entry, ours))
-            found.setdefault(entry.manifest.artifact, []).append(copy)
-    for line in errors:
-        session.complain(f"warning: {line}")
-    if options.artifact is not None:
-        found = {name: copies for name, copies in found.items() if name == options.artifact}
+    stored = list(_stored(session))
+    broken = incomplete(entry for _, entries in stored for entry in entries)
+    for of, moment in broken:
+        what = f'"{of}" of {format_stamp(moment)}'
+        session.complain(f"warning: {what} is not used: shards of it are missing or damaged")
+    for storage, entries in stored:
+        whole = [entry for entry in entries if copy_of(entry) not in broken]
+        for entry in catalog.at(whole, options.at):
+            if options.artifact in (None, entry.manifest.artifact, subject(entry)):
+                copy = Found(storage, entry, chain(entry, entries))
+                found.setdefault(entry.manifest.artifact, []).append(copy)
     if not found:
         raise UnknownName("there is no such backup to restore", "see what `list` shows")
     return {name: _newest_first(copies) for name, copies in found.items()}
+
+
+def _stored(session: Session) -> Iterator[tuple[Storage, list[Entry]]]:
+    """What each storage that answers has of the chosen host."""
+    for name, branch in branches(session):
+        try:
+            written = catalog.read(branch.storage, branch.name, name)
+            yield branch.storage, _of_host(session, written)
+        except NxsError as error:
+            session.complain(f"warning: storage {branch.name}: {describe(error)}")
 
 
 def _of_host(session: Session, entries: list[Entry]) -> list[Entry]:

@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the backups; returns the exit code."""
     session = Session(options)
     if options.dry_run:
-        from pipeline.cli.dry_run import dry_run
+        from pipeline.cli.plan import dry_run
 
         return dry_run(session)
     return _run(session)

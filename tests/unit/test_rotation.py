@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import catalog, manifest
+from pipeline import catalog, manifest, shards
 from pipeline.errors import StorageError
 from pipeline.naming import ObjectName, quote_name
 from pipeline.stage import Storage
-from schemas.manifest import Manifest, ManifestSource
+from schemas.manifest import Manifest, ManifestShard, ManifestSource
 from schemas.retention import RetentionPolicy
 from schemas.storages import MemoryStorage
 from stages import rotate
@@ -232,3 +232,65 @@ def test_800_days_on_a_storage_keep_what_the_policy_says(storage: memory.Memory)
     assert len(newest_of) == 12
     # 7 days; 4 more Sundays, of which some are among them or end a month; 11 more month ends.
     assert 7 + 4 + 11 - 3 <= len(kept) <= 7 + 4 + 11
+
+
+def store_shards(storage: Storage, day: int, count: int, without: int = 0) -> list[ObjectName]:
+    """Put all shards of one day there, but one."""
+    return [
+        store(
+            storage,
+            day,
+            artifact=f"srv.shard-{number}",
+            shard=ManifestShard(of="srv", number=number, count=count),
+        )
+        for number in range(1, count + 1)
+        if number != without
+    ]
+
+
+def test_shards_of_one_time_stay_and_go_together(storage: memory.Memory) -> None:
+    days = [store_shards(storage, day, 3) for day in range(3)]
+    assert rotated(storage) == [name.path for name in days[0]]
+    assert objects(storage) == {name.path for names in days[1:] for name in names}
+
+
+def test_a_set_without_one_of_its_shards_pushes_out_no_whole_one(storage: memory.Memory) -> None:
+    whole = store_shards(storage, 0, 3)
+    store_shards(storage, 1, 3, without=2)
+    assert rotated(storage, policy=RetentionPolicy(last=1)) == []
+    assert {name.path for name in whole} <= objects(storage)
+
+
+def test_sets_of_different_numbers_of_shards_are_told_apart(storage: memory.Memory) -> None:
+    many, few = store_shards(storage, 0, 4), store_shards(storage, 1, 2)
+    assert rotated(storage, policy=RetentionPolicy(last=1)) == [name.path for name in many]
+    assert objects(storage) == {name.path for name in few}
+
+
+def test_rotating_one_set_of_shards_leaves_others(storage: memory.Memory) -> None:
+    for day in range(3):
+        store_shards(storage, day, 2)
+        store(storage, day, artifact="crm")
+    removed: list[str] = []
+    policy = RetentionPolicy(last=1)
+    rotate.rotate(storage, "nas", "db", policy, OWNER, NOW, removed.append, "srv")
+    assert len(removed) == 4
+    assert all("/srv.shard-" in path for path in removed)
+
+
+def test_a_set_with_a_missing_or_damaged_shard_is_incomplete(storage: memory.Memory) -> None:
+    store_shards(storage, 0, 2)
+    store_shards(storage, 1, 2, without=1)
+    damaged = store_shards(storage, 2, 2)[1]
+    storage.delete([damaged.path])
+    entries = catalog.read(storage, "nas", "db")
+    found = shards.incomplete(entries)
+    assert [moment for _, moment in found] == [TAKEN_AT + timedelta(days=day) for day in (1, 2)]
+
+
+def test_what_one_storage_lacks_of_a_set_may_be_on_another(storage: memory.Memory) -> None:
+    other = memory.Memory(MemoryStorage(type="memory", path="offsite"))
+    store_shards(storage, 0, 2, without=1)
+    store_shards(other, 0, 2, without=2)
+    both = catalog.read(storage, "nas", "db") + catalog.read(other, "offsite", "db")
+    assert shards.incomplete(both) == []
