@@ -12,8 +12,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -155,7 +153,6 @@ def _find(source: Source, name: str) -> Artifact:
 async def _heed_parent(connection: Connection, scope: anyio.CancelScope) -> None:
     """Abort when the parent closes its end."""
     await run_in_thread("parent", lambda: _wait_for_end(connection), grace=0)
-    threading.Thread(target=_die_later, daemon=True).start()
     scope.cancel()
 
 
@@ -164,8 +161,3 @@ def _wait_for_end(connection: Connection) -> None:
         connection.recv()
     except (EOFError, OSError):
         return
-
-
-def _die_later() -> None:
-    time.sleep(2 * GRACE)
-    os._exit(1)
