@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import pwd
 import signal
 import socket
 import struct
@@ -234,6 +235,94 @@ class TestCommand:
         code = "import sys; print(sys.argv[1], end='')"
         source = build(type="command", command=[sys.executable, "-c", code, "$HOME; `id` *"])
         assert read(source) == b"$HOME; `id` *"
+
+    def test_a_shell_line_fails_when_any_part_of_a_pipe_does(self) -> None:
+        assert read(build(type="command", shell="printf a; echo b | cat")) == b"ab\n"
+        for line in (
+            "false | cat",
+            "false; echo x",
+            "echo $not_set",
+            "echo x | head -c0 | no-such",
+        ):
+            with pytest.raises(SourceError, match="bash"):
+                read(build(type="command", shell=line))
+
+    def test_each_item_is_an_artifact(self) -> None:
+        code = "import sys; print(sys.argv[1:], end='')"
+        source = run_python(code, for_each=["shop", "c r/m"])
+        assert isinstance(source, Command)
+        spec = source._spec
+        assert spec.command is not None
+        more = spec.model_copy(update={"command": [*spec.command, "--db={item}", "{name}{item}"]})
+        source = Command(more, "shop")
+        plan = source.artifacts()
+        assert [artifact.name for artifact in plan] == ["shop", "c r/m"]
+        content = b"".join(source.stream(plan[1], StageContext()))
+        assert content == b"['--db=c r/m', 'c r/mc r/m']"
+
+    def test_a_shell_line_gets_its_item_from_the_environment(self) -> None:
+        source = build(type="command", shell='printf "%s %s" "$NAME" "$ITEM"', for_each=["$(id)"])
+        assert read(source) == b"$(id) $(id)"
+
+    def test_a_program_can_list_the_items(self) -> None:
+        lister = [sys.executable, "-c", "print('one\\ttable 1\\n\\ntwo')"]
+        source = build(type="command", command=["echo", "{name}={item}"], list_command=lister)
+        plan = source.artifacts()
+        assert [artifact.name for artifact in plan] == ["one", "two"]
+        streams = [b"".join(source.stream(artifact, StageContext())) for artifact in plan]
+        assert streams == [b"one=table 1\n", b"two=two\n"]
+        assert source.probe()[-1] == "2 items"
+
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [
+            ("pass", "printed no items"),
+            ("print('a\\tx\\na\\ty')", "named an item twice"),
+            ("print('\\tx')", "without a name"),
+            ("raise SystemExit(3)", "exit code 3"),
+        ],
+    )
+    def test_a_list_that_cannot_be_used_is_a_failure(self, code: str, message: str) -> None:
+        lister = [sys.executable, "-c", code]
+        with pytest.raises(SourceError, match=message):
+            build(type="command", command=["echo", "{item}"], list_command=lister).artifacts()
+
+    def test_a_file_that_is_named_as_v3_wants_it_is_read_and_removed(self, tmp_path: Path) -> None:
+        path = tmp_path / "dump"
+        path.write_bytes(BLOCK + b"end")
+        code = f"import json; print(json.dumps({{'full_path': {str(path)!r}}}))"
+        source = run_python(code, prints="path")
+        assert read(source) == BLOCK + b"end"
+        assert not path.exists()
+        with pytest.raises(SourceError, match="cannot be read: no such file"):
+            read(source)
+
+    def test_a_file_stays_when_it_was_not_read_to_its_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "dump"
+        path.write_bytes(BLOCK * 3)
+        code = f"import json; print(json.dumps({{'full_path': {str(path)!r}}}))"
+        _, stream = start(run_python(code, prints="path"), StageContext())
+        assert next(stream)
+        stream.close()  # type: ignore[attr-defined]
+        assert path.exists()
+
+    @pytest.mark.parametrize("printed", ["", "done", "[]", "{}", '{"full_path": "dump"}'])
+    def test_anything_else_than_a_path_is_a_failure(self, printed: str) -> None:
+        with pytest.raises(SourceError, match="did not print"):
+            read(run_python(f"print({printed!r})", prints="path"))
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+    def test_it_runs_as_another_user_with_the_groups_of_that_user(self) -> None:
+        entry = pwd.getpwnam("nobody")
+        groups = sorted(os.getgrouplist("nobody", entry.pw_gid))
+        told = read(build(type="command", shell="id -u; id -G; echo $HOME", user="nobody"))
+        uid, numbers, home = told.decode().splitlines()
+        assert (int(uid), home) == (entry.pw_uid, entry.pw_dir)
+        assert sorted(map(int, numbers.split())) == groups
+
+    def test_a_user_that_does_not_exist_is_named(self) -> None:
+        with pytest.raises(SourceError, match='no user "nobody-at-all"'):
+            read(run_python("pass", user="nobody-at-all"))
 
     def test_a_program_that_says_nothing_ends_well(self) -> None:
         # That this is too small for a backup is for the engine to see.
