@@ -1,21 +1,28 @@
-"""A real OpenSSH server and storages on it, as fixtures of a base class."""
+"""A real OpenSSH server and storages on it, as fixtures of a base class; disturbed uploads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.naming import part_name
+from pipeline.stage import CHUNK, Writer
 from schemas.storages import SftpStorage
-from stages.storages._sftp.ssh import Keepalive
 from stages.storages.sftp import Sftp
-from tests.contracts.storage_subject import NAME, put, read
+from tests.contracts.storage_subject import NAME, TOKEN, put, read
 from tests.servers.base import HOST
 from tests.servers.sshd import USER, Sshd
 
+HASTY: Mapping[str, Any] = {"timeout": "1s", "connect_timeout": "1s"}
 MakeStorage = Callable[..., Sftp]
+Events = Mapping[int, Callable[[], None]]
+_CONTENT = os.urandom(CHUNK)
 
 
 @pytest.mark.integration
@@ -33,7 +40,7 @@ class SftpTests:
         """Makes storages on a server, by default with key and trusted host key; closes them."""
         with ExitStack() as stack:
 
-            def make(server: Sshd, keepalive: Keepalive | None = None, **changes: Any) -> Sftp:
+            def make(server: Sshd, **changes: Any) -> Sftp:
                 values = {
                     "host": HOST,
                     "port": server.port,
@@ -42,8 +49,7 @@ class SftpTests:
                     "host_key": server.host_key,
                     "path": str(server.data / "backups"),
                 }
-                spec = SftpStorage(type="sftp", **{**values, **changes})
-                storage = Sftp(spec, keepalive)
+                storage = Sftp(SftpStorage.model_validate({"type": "sftp", **values, **changes}))
                 stack.callback(storage.close)
                 return storage
 
@@ -56,3 +62,55 @@ def works(storage: Sftp) -> bool:
     content = read(storage, NAME)
     storage.delete([NAME])
     return content == b"content"
+
+
+def sftp_sessions(server: Sshd) -> list[int]:
+    """The processes that serve one SFTP session each."""
+    found = []
+    for pid in server.processes():
+        with suppress(OSError):  # It has just ended.
+            if "sftp-server" in os.readlink(f"/proc/{pid}/exe"):
+                found.append(pid)
+    return found
+
+
+def part_of(server: Sshd) -> Path:
+    """Where the unfinished object lies on the server."""
+    return server.data / "backups" / part_name(NAME, TOKEN)
+
+
+def chunk(number: int) -> bytes:
+    """A chunk that differs from all others."""
+    return number.to_bytes(16, "big") + _CONTENT[16:]
+
+
+def upload(writer: Writer, count: int, events: Events) -> str:
+    """Write so many chunks, with something happening before some of them: their SHA-256."""
+    digest = hashlib.sha256()
+    for number in range(count):
+        events.get(number, lambda: None)()
+        digest.update(chunk(number))
+        writer.write(chunk(number))
+    return digest.hexdigest()
+
+
+def upload_disturbed(server: Sshd, storage: Sftp, count: int, events: Events) -> None:
+    """An upload that things happen to, and that arrives whole all the same."""
+    writer = storage.create(NAME, TOKEN)
+    try:
+        digest = upload(writer, count, events)
+        writer.commit()
+    finally:
+        writer.abort()
+    assert stored_digest(server) == digest
+    assert storage.unfinished("") == []
+    storage.delete([NAME])
+
+
+def stored_digest(server: Sshd) -> str:
+    """SHA-256 of what the server really has."""
+    digest = hashlib.sha256()
+    with open(server.data / "backups" / NAME, "rb") as file:
+        while block := file.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()

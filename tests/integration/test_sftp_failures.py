@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.errors import Aborted, StorageError, StorageRefused, StorageUnavailable
-from pipeline.naming import part_name
 from pipeline.stage import CHUNK, Writer
-from stages.storages._sftp.ssh import Keepalive
+from pipeline.tryout import try_out
 from stages.storages.sftp import Sftp
 from tests.contracts.storage_subject import NAME, OTHER_TOKEN, TOKEN, everything, put, read
-from tests.integration.sftp_storage import MakeStorage, SftpTests, works
-from tests.servers.base import GID, HOST, IS_ROOT, UID, free_port
+from tests.integration.sftp_storage import (
+    HASTY,
+    MakeStorage,
+    SftpTests,
+    part_of,
+    sftp_sessions,
+    works,
+)
+from tests.servers.base import GID, HOST, IS_ROOT, UID, free_port, small_disk
 from tests.servers.proxy import Proxy
 from tests.servers.sshd import Sshd
-
-QUICK = Keepalive(interval=0.2, count=2)
 
 
 def write_forever(writer: Writer) -> None:
@@ -111,10 +116,10 @@ class TestConnection(SftpTests):
 class TestFailure(SftpTests):
     def test_server_killed_during_an_upload(self, storage_on: MakeStorage) -> None:
         with Sshd() as server:
-            storage = storage_on(server)
+            storage = storage_on(server, **HASTY)
             error = write_until_error(storage, server.kill)
             assert isinstance(error, StorageUnavailable)
-            assert "lost the connection" in str(error)
+            assert "gave up after 1 s without progress" in str(error)
             server.start()
             assert len(storage.unfinished("")) == 1
             storage.sweep(storage.unfinished(""))
@@ -122,23 +127,37 @@ class TestFailure(SftpTests):
 
     def test_server_frozen_during_an_upload(self, storage_on: MakeStorage) -> None:
         with Sshd() as server:
-            storage = storage_on(server, QUICK)
+            storage = storage_on(server, **HASTY)
             error = write_until_error(storage, server.freeze)
             assert isinstance(error, StorageUnavailable)
-            assert "not responding to keepalive" in str(error)
+            assert "gave up after 1 s without progress" in str(error)
             server.thaw()
             storage.sweep(storage.unfinished(""))
             assert works(storage)
 
     def test_server_frozen_during_a_download(self, storage_on: MakeStorage) -> None:
         with Sshd() as server:
-            storage = storage_on(server, QUICK)
+            storage = storage_on(server, **HASTY)
             put(storage, NAME, [bytes(CHUNK)] * 40)
             chunks = storage.open(NAME)
             next(chunks)
             server.freeze()
-            with pytest.raises(StorageUnavailable, match="not responding to keepalive"):
+            with pytest.raises(StorageUnavailable, match="gave up after 1 s without progress"):
                 list(chunks)
+
+    def test_a_silent_session_is_noticed_though_its_connection_lives(
+        self, storage_on: MakeStorage
+    ) -> None:
+        with Sshd() as server:
+            storage = storage_on(server, timeout="2s")
+            writer = storage.create(NAME, TOKEN)
+            (session,) = sftp_sessions(server)
+            os.kill(session, signal.SIGSTOP)
+            writer.write(b"content")
+            writer.commit()  # Through another session.
+            assert read(storage, NAME) == b"content"
+            assert session in sftp_sessions(server)
+            server.thaw()
 
     def test_frozen_server_and_a_full_window_do_not_block_abort(
         self, server: Sshd, storage_on: MakeStorage
@@ -157,7 +176,7 @@ class TestFailure(SftpTests):
 
             thread = threading.Thread(target=write)
             thread.start()
-            while writer._has_room():  # type: ignore[attr-defined]
+            while writer._window._has_room(1, CHUNK):  # type: ignore[attr-defined]
                 pass
             aborting = threading.Thread(target=writer.abort)
             aborting.start()
@@ -167,53 +186,16 @@ class TestFailure(SftpTests):
             aborting.join()
             assert everything(storage) == []
 
-    def test_cut_connection_leaves_nothing_when_the_server_can_be_reached_again(
-        self, server: Sshd, storage_on: MakeStorage
-    ) -> None:
-        with Proxy(server.port) as proxy:
-            storage = storage_on(server, port=proxy.port)
-            error = write_until_error(storage, proxy.cut)
-            assert isinstance(error, StorageUnavailable)
-            assert everything(storage) == []
-
-    def test_cut_connection_during_a_download(self, server: Sshd, storage_on: MakeStorage) -> None:
-        with Proxy(server.port) as proxy:
-            storage = storage_on(server, port=proxy.port)
-            put(storage, NAME, [bytes(CHUNK)] * 40)
-            chunks = storage.open(NAME)
-            next(chunks)
-            proxy.cut()
-            with pytest.raises(StorageUnavailable):
-                list(chunks)
-            storage.delete([NAME])
-
-    def test_a_rename_whose_answer_was_lost_is_looked_up(
-        self, server: Sshd, storage_on: MakeStorage
-    ) -> None:
-        with Proxy(server.port) as proxy:
-            storage = storage_on(server, port=proxy.port)
-            writer: Any = storage.create(NAME, TOKEN)
-            writer.write(b"content")
-            writer.flush()
-            proxy.mute()
-            renaming = writer._link.submit(writer._rename())
-            while not (server.data / "backups" / NAME).exists():
-                assert not renaming.done()
-            proxy.cut()
-            proxy.thaw()
-            renaming.result()
-            assert read(storage, NAME) == b"content"
-            storage.delete([NAME])
-            writer.abort()
-
     def test_rename_spares_an_object_that_came_between(
         self, server: Sshd, storage_on: MakeStorage
     ) -> None:
         storage = storage_on(server)
         writer: Any = storage.create(NAME, TOKEN)
         put(storage, NAME, [b"first"], OTHER_TOKEN)
+        # Without the look right before: it came after that.
+        publishing, session = writer._upload._publishing, writer._upload._session
         with pytest.raises(StorageRefused, match="already exists"):
-            writer._link.run(writer._rename())
+            writer._link.run(publishing.rename(session, 0))
         assert read(storage, NAME) == b"first"
         writer.abort()
         storage.delete([NAME])
@@ -225,7 +207,7 @@ class TestFailure(SftpTests):
         writer = storage.create(NAME, TOKEN)
         writer.write(b"content")
         writer.flush()
-        os.truncate(server.data / "backups" / part_name(NAME, TOKEN), 3)
+        os.truncate(part_of(server), 3)
         with pytest.raises(StorageRefused, match="holds 3 bytes"):
             writer.commit()
         writer.abort()
@@ -264,11 +246,13 @@ class TestFailure(SftpTests):
         storage.delete([NAME])
 
     def test_disk_full(self, storage_on: MakeStorage) -> None:
-        with _small_server() as (server, reason):
+        server = Sshd()
+        with small_disk(server) as is_small:
             storage = storage_on(server)
             error = write_until_error(storage, lambda: None)
             assert isinstance(error, StorageRefused)
-            assert reason in str(error)
+            assert is_small == ("no space left on the server" in str(error))
+            assert is_small != ("it does not say why" in str(error))
             assert everything(storage) == []
             assert works(storage)
 
@@ -290,31 +274,11 @@ class TestFailure(SftpTests):
             storage = storage_on(server, path=str(path))
             with pytest.raises(StorageRefused, match="did not permit to write"):
                 storage.create(NAME, TOKEN)
-            with pytest.raises(StorageRefused):
-                storage.probe()
+            with pytest.raises(StorageRefused, match="did not permit to write"):
+                try_out(storage)
 
     def test_files_are_private(self, server: Sshd, storage_on: MakeStorage) -> None:
         put(storage_on(server), NAME, [b"content"], OTHER_TOKEN)
         path = server.data / "backups" / NAME
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.parent.stat().st_mode & 0o007 == 0
-
-
-@contextmanager
-def _small_server() -> Iterator[tuple[Sshd, str]]:
-    """A server that takes 16 MiB, and why it says so: a small disk where we may mount one."""
-    server = Sshd()
-    options = f"size=16m,uid={UID},gid={GID},mode=755"
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(server.data)]
-    if not IS_ROOT or subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
-        server.fsize = 16 * CHUNK
-        with server:
-            yield server, "it does not say why"
-        return
-    try:
-        server.start()
-        yield server, "no space left on the server"
-        server.kill()
-    finally:
-        subprocess.run(["umount", str(server.data)], check=True)
-        server.stop()

@@ -32,14 +32,20 @@ class Sshd(Server):
         max_sessions: how many sessions one connection may have.
         fsize: no file may grow beyond this, in bytes.
         subsystem: whether it offers SFTP.
+        more: lines of its configuration.
     """
 
     name = "sshd"
 
     def __init__(
-        self, max_sessions: int = 50, fsize: int | None = None, subsystem: bool = True
+        self,
+        max_sessions: int = 50,
+        fsize: int | None = None,
+        subsystem: bool = True,
+        more: str = "",
     ) -> None:
         super().__init__()
+        self.more = more
         self.fsize = fsize
         self.subsystem = subsystem
         self.max_sessions = max_sessions
@@ -76,10 +82,14 @@ class Sshd(Server):
         self.host_key_file.unlink()
         make_key(self.host_key_file)
 
-    def known_hosts(self) -> Path:
-        """A known_hosts file of the client that holds the server's present key."""
-        path = self.client_dir / "known_hosts"
-        path.write_text(f"[{HOST}]:{self.port} {self.host_key}\n")
+    def known_hosts(self, pattern: str | None = None) -> Path:
+        """A known_hosts file of the client that holds the server's present key.
+
+        Args:
+            pattern: of the hosts that have this key; by default, it is only this one.
+        """
+        path = self.client_dir / ("known_hosts" if pattern is None else "known_hosts_by_pattern")
+        path.write_text(f"{pattern or f'[{HOST}]:{self.port}'} {self.host_key}\n")
         return path
 
     def configure(self) -> None:
@@ -101,8 +111,8 @@ class Sshd(Server):
             f"MaxSessions {self.max_sessions}\n"
             f"SetEnv LD_PRELOAD={_WRAPPER} {users}\n"
             # Not internal-sftp: under nss_wrapper its first listing comes back doubled.
-            + f"Subsystem sftp {find_program(*_SFTP_SERVERS)}\n"
-            * self.subsystem
+            + f"Subsystem sftp {find_program(*_SFTP_SERVERS)}\n" * self.subsystem
+            + self.more
         )
 
     def command(self) -> list[str]:

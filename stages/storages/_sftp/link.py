@@ -4,129 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import posixpath
-from collections.abc import Coroutine
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
 
-from pipeline.errors import StorageError, StorageRefused, StorageUnavailable
+from pipeline.errors import StorageRefused, StorageUnavailable
 from stages.storages import _loop
+from stages.storages._sftp.errors import FAILURES, Lost, storage_error, was_closed
+from stages.storages._sftp.lean import lighten_session
+from stages.storages._sftp.patience import Patience
 from stages.storages._sftp.quiet_asyncssh import asyncssh
-from stages.storages._sftp.ssh import LOST_BY, Connector, reason_of, server_name
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from stages.storages._sftp.session import Session
+from stages.storages._sftp.ssh import LOST_BY, Connector, server_name
 
 T = TypeVar("T")
 
 _CLOSE_SECONDS = 2.0
 _NO_SUBSYSTEM = 0xFFFFFFFF
 """asyncssh's code for a session that was opened but did not get its subsystem."""
-_DIRECTORY_MODE = 0o750
-
-_UNAVAILABLE = (
-    asyncssh.SFTPConnectionLost,
-    asyncssh.SFTPNoConnection,
-    asyncssh.DisconnectError,
-    asyncssh.ChannelOpenError,
-    asyncio.TimeoutError,
-    asyncio.IncompleteReadError,
-    asyncio.CancelledError,
-    OSError,
-)
-"""What the library raises when the server is gone."""
-FAILURES = (asyncssh.Error, OSError, asyncio.TimeoutError, EOFError)
-"""Everything the library raises."""
-MISSING = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
 
 
-class Session:
-    """One SFTP session: a channel, and a process on the server, of its own."""
-
-    def __init__(self, server: str, connection: Any, sftp: Any) -> None:
-        self._server = server
-        self.connection = connection
-        self.sftp = sftp
-
-    def error(self, error: BaseException, doing: str) -> StorageError:
-        """What an error of the library means to a storage.
-
-        Args:
-            error: as raised by asyncssh.
-            doing: what was tried, such as `read "a/b"`.
-        """
-        if isinstance(error, asyncssh.SFTPPermissionDenied):
-            hint = "check owner and mode there"
-            return StorageRefused(f'"{self._server}" did not permit to {doing}', hint)
-        if not isinstance(error, _UNAVAILABLE):
-            return StorageRefused(f'"{self._server}" refused to {doing}: {reason_of(error)}')
-        if isinstance(error, asyncio.CancelledError):
-            why = "it was closed"
-        else:
-            # The connection often knows more than what was under way on it.
-            why = reason_of(self.connection.get_extra_info(LOST_BY) or error)
-        return StorageUnavailable(
-            f'lost the connection to "{self._server}", could not {doing}: {why}'
-        )
-
-    def abort(self) -> None:
-        """Drop the channel with all that is still queued on it; nothing, once it is closed."""
-        writer = self.sftp._handler._writer  # The library has no public way to drop the queue.
-        if writer is not None:
-            writer.channel.abort()
-
-    async def close(self) -> None:
-        """End it in order, so that the server counts it no more; bounded, and never raises."""
-        with suppress(*FAILURES):  # What it was for is done.
-            self.sftp.exit()
-            await asyncio.wait_for(self.sftp.wait_closed(), _CLOSE_SECONDS)
-
-    async def exists(self, path: str) -> bool:
-        try:
-            await self.sftp.lstat(path)
-        except MISSING:
-            return False
-        return True
-
-    async def free_space(self, path: str) -> int | None:
-        """Bytes we may still write there; None when the server does not say."""
-        try:
-            space = await self.sftp.statvfs(path)
-        except asyncssh.SFTPError:
-            return None
-        return int(space.bavail * space.frsize)
-
-    async def make_directories(self, path: str) -> None:
-        """Make a directory and those above it; existing ones are fine."""
-        if path in ("", "/") or await self.exists(path):
-            return
-        await self.make_directories(posixpath.dirname(path))
-        try:
-            await self.sftp.mkdir(path, asyncssh.SFTPAttrs(permissions=_DIRECTORY_MODE))
-        except asyncssh.SFTPFailure:
-            if not await self.exists(path):  # Else somebody was faster.
-                raise
-
-    async def remove_empty_parents(self, root: str, name: str) -> None:
-        """Remove the directories above an object that hold nothing any more, but never the root."""
-        parts = name.split("/")[:-1]
-        with suppress(asyncssh.SFTPError):  # Not empty: the usual end.
-            while parts:
-                await self.sftp.rmdir(posixpath.join(root, *parts))
-                parts.pop()
+class CannotGoOn(StorageUnavailable):
+    """The connection was lost, and another one does not help."""
 
 
 class Link:
-    """The connections of one storage; connects when a session is asked for."""
+    """The connections of one storage; connects when a session is asked for.
+
+    A session whose requests stay unanswered for half of `timeout` is dropped like one whose
+    connection broke; what can be done again is then tried until the time is up (see `Patience`).
+    """
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
         self._connections: list[Any] = []
-        self._closed = False
+        self._closing = asyncio.Event()
         self._opening = asyncio.Lock()
         self.server = server_name(connector.spec)
-        self._timeout = connector.spec.connect_timeout
+        self._connect_timeout = connector.spec.connect_timeout
+        self._timeout = connector.spec.timeout
         self.loop = _loop.acquire()
+
+    # From any thread
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         return self.loop.submit(work)
@@ -144,19 +63,98 @@ class Link:
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            raise StorageUnavailable(f'the connection to "{self.server}" was closed') from None
+            raise was_closed(self.server) from None
 
-    @asynccontextmanager
-    async def session(self, doing: str) -> AsyncIterator[Session]:
-        """A session for the length of a block, whose errors come out as storage errors."""
-        session = await self.open_session()
+    def patience(self) -> Patience:
+        return Patience(self._timeout)
+
+    def close(self) -> None:
+        """Drop all connections; what still uses them gets an error."""
         try:
-            yield session
-            await session.close()
-        except FAILURES as error:
-            raise session.error(error, doing) from error
+            self.run(self._close())
         finally:
-            session.abort()
+            _loop.release(self.loop)
+
+    async def _close(self) -> None:
+        self._closing.set()
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            connection.close()
+            try:
+                await asyncio.wait_for(connection.wait_closed(), _CLOSE_SECONDS)
+            except asyncio.TimeoutError:
+                connection.abort()
+
+    # On the loop's thread
+
+    async def perform(self, doing: str, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Do something that may be done twice: again when the connection breaks.
+
+        Args:
+            doing: what it is, for messages, such as `list "a"`.
+            work: does it.
+
+        Raises:
+            StorageError: there is no connection to be had, it was refused, or `work` raised it.
+        """
+        session, result = await self.start(doing, work)
+        await session.close()
+        return result
+
+    async def start(self, doing: str, work: Callable[[Session], Awaitable[T]]) -> tuple[Session, T]:
+        """Like `perform`; the session stays, for the caller to go on with."""
+        session = await self.open_session()
+        patience = self.patience()
+        while True:
+            try:
+                return session, await work(session)
+            except FAILURES as error:
+                broken = session.error(error, doing)
+                session.abort()
+                if not isinstance(broken, Lost):
+                    raise broken from error
+            except BaseException:
+                session.abort()
+                raise
+            session = await self.go_on(patience, session, broken, self.open_session)
+
+    async def go_on(
+        self,
+        patience: Patience,
+        session: Session,
+        broken: StorageUnavailable,
+        reopen: Callable[[], Awaitable[T]],
+    ) -> T:
+        """After a connection broke, try to open another until that works or the time is up.
+
+        Args:
+            patience: says when the time is up.
+            session: the one that broke.
+            broken: the error that it ended with.
+            reopen: opens one; called again when it raises `StorageUnavailable`.
+        """
+        patience.strain(session.heard)
+        while (delay := patience.next_delay()) is not None:
+            await self._pause(delay)
+            try:
+                return await asyncio.wait_for(reopen(), patience.attempt)
+            except CannotGoOn:
+                raise
+            except StorageUnavailable as error:
+                broken = error
+            except asyncio.TimeoutError:
+                broken = StorageUnavailable(f'"{self.server}" did not answer')
+        hint = f"gave up after {patience.seconds:g} s without progress"
+        raise StorageUnavailable(broken.message, hint) from broken
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        self._check_open()
+
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            raise was_closed(self.server)
 
     async def open_session(self) -> Session:
         """A session over a connection we have, or over a new one.
@@ -167,19 +165,21 @@ class Link:
             StorageError: there is none to be had.
         """
         async with self._opening:
-            if self._closed:
-                raise StorageUnavailable("the connection was closed")
+            self._check_open()
             for connection in list(self._connections):
                 session = await self._try(connection)
                 if session is not None:
                     return session
             connection = await self._connector.connect()
+            if self._closing.is_set():  # Meanwhile, by another thread.
+                connection.abort()
+            self._check_open()
             self._connections.append(connection)
             try:
                 return await self._start(connection)
             except FAILURES as error:
-                session = Session(self.server, connection, None)
-                raise session.error(error, "start an SFTP session") from error
+                loss = connection.get_extra_info(LOST_BY)
+                raise storage_error(error, self.server, "start an SFTP session", loss) from error
 
     async def _try(self, connection: Any) -> Session | None:
         try:
@@ -196,7 +196,7 @@ class Link:
     async def _start(self, connection: Any) -> Session:
         try:
             sftp = await asyncio.wait_for(
-                connection.start_sftp_client(path_errors="surrogateescape"), self._timeout
+                connection.start_sftp_client(path_errors="surrogateescape"), self._connect_timeout
             )
         except asyncssh.ChannelOpenError as error:
             if error.code == _NO_SUBSYSTEM:
@@ -206,21 +206,5 @@ class Link:
         except asyncssh.SFTPBadMessage as error:
             hint = "does the login shell of the user print something?"
             raise StorageRefused(f'"{self.server}" does not speak SFTP', hint) from error
-        return Session(self.server, connection, sftp)
-
-    def close(self) -> None:
-        """Drop all connections; what still uses them gets an error."""
-        try:
-            self.run(self._close())
-        finally:
-            _loop.release(self.loop)
-
-    async def _close(self) -> None:
-        self._closed = True
-        connections, self._connections = self._connections, []
-        for connection in connections:
-            connection.close()
-            try:
-                await asyncio.wait_for(connection.wait_closed(), _CLOSE_SECONDS)
-            except asyncio.TimeoutError:
-                connection.abort()
+        lighten_session(sftp)
+        return Session(self.server, connection, sftp, self._timeout / 2)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StorageError, StorageRefused, StorageUnavailable
 from schemas.storages import SftpStorage
+from stages.storages._sftp.errors import reason_of
+from stages.storages._sftp.lean import lighten
 from stages.storages._sftp.quiet_asyncssh import asyncssh, name_the_nameless
 
 # AES-GCM first: the library's first choice, ChaCha20, takes twice the CPU where AES is in hardware.
@@ -21,19 +22,12 @@ _CIPHERS = (
     "aes192-ctr",
     "aes128-ctr",
 )
+_SILENCE, _KEEPALIVES = 0.4, 3
+"""A connection is dropped when nothing comes for so much of `timeout`, though we asked as often."""
 _DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
-
 
 LOST_BY = "lost_by"
 """Extra info of a connection that was lost: the exception, or None when it was closed."""
-
-
-@dataclass(frozen=True)
-class Keepalive:
-    """When a silent server is given up: after `interval` seconds, `count` more times."""
-
-    interval: float = 5.0
-    count: int = 3
 
 
 def server_name(spec: SftpStorage) -> str:
@@ -129,6 +123,7 @@ class Client(asyncssh.SSHClient):
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         self._connection = conn
+        lighten(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.set_extra_info(**{LOST_BY: exc})
@@ -146,9 +141,8 @@ class Client(asyncssh.SSHClient):
 class Connector:
     """Opens connections to one server."""
 
-    def __init__(self, spec: SftpStorage, keepalive: Keepalive) -> None:
+    def __init__(self, spec: SftpStorage) -> None:
         self.spec = spec
-        self._keepalive = keepalive
 
     async def connect(self) -> asyncssh.SSHClientConnection:
         """Connect and log in.
@@ -205,8 +199,8 @@ class Connector:
             compression_algs=["none"],
             connect_timeout=spec.connect_timeout,
             login_timeout=spec.connect_timeout,
-            keepalive_interval=self._keepalive.interval,
-            keepalive_count_max=self._keepalive.count,
+            keepalive_interval=spec.timeout * _SILENCE / (_KEEPALIVES + 1),
+            keepalive_count_max=_KEEPALIVES,
         )
 
     def _connect_error(self, error: Exception, client: Client) -> StorageError:
@@ -257,10 +251,3 @@ class Connector:
         if not tried:
             return "give a key_file or a password, or set agent"
         return f"it did not accept {' or '.join(tried)}"
-
-
-def reason_of(error: BaseException) -> str:
-    """The text of a library's error in our style: one short line, no capital, no period."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    text = " ".join(text.split()).rstrip(".")[:200] or type(error).__name__
-    return text if text[:2].isupper() else text[:1].lower() + text[1:]
