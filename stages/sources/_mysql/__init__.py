@@ -1,0 +1,1 @@
+"""Private parts of the `mysql` and `mysql_physical` sources."""
