@@ -65,8 +65,12 @@ class _References:
             )
         stages = list(_entries(self._effective(backup, "stages")))
         self._order(stages)
+        everywhere = list(stages)
         for branch in _entries(fan_out):
-            self._order(stages + list(_entries(_child(branch, "stages"))))
+            own = list(_entries(_child(branch, "stages")))
+            self._order(stages + own)
+            everywhere += own
+        self._index_key(backup, everywhere)
 
     def _effective(self, backup: _At, key: str) -> _At | None:
         """What the backup says itself, else what `defaults` say."""
@@ -126,6 +130,25 @@ class _References:
                     )
                 compressed = True
             encrypted = encrypted or name in _ENCRYPT
+
+    def _index_key(self, backup: _At, stages: list[_At]) -> None:
+        """What an increment needs must not lie beside encrypted data in the clear."""
+        source = _child(backup, "source")
+        incremental = _child(source, "incremental") if source else None
+        if incremental is None or not isinstance(incremental.node, Mapping):
+            return
+        kinds = {
+            kind.node.value
+            for stage in stages
+            if (kind := _child(stage, "type")) and isinstance(kind.node, Scalar)
+        }
+        if kinds & _ENCRYPT and _child(incremental, "index_identity") is None:
+            self._problems.add(
+                incremental.key,
+                incremental.path,
+                "needs index_identity when the data is encrypted",
+                "the index holds all names; `nxs-backup keygen FILE` makes a key for it",
+            )
 
     def _unused(self, section: _At | None, what: str) -> None:
         entries = _entries(section) if section and isinstance(section.node, Mapping) else ()

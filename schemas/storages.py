@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -79,7 +80,8 @@ class FtpStorage(Spec):
     timeout: Duration = Field(
         "60s",
         validate_default=True,
-        description="Give a connection up after so long without progress.",
+        description="Give the server up after so long without progress; dropped connections are "
+        "made again until then.",
     )
 
     @model_validator(mode="after")
@@ -163,7 +165,10 @@ class S3Storage(Spec):
         "how much memory the largest object takes: 3 GiB for 5TiB, 48 MiB for 100GiB.",
     )
     timeout: Duration = Field(
-        "60s", validate_default=True, description="Give up when nothing moves for so long."
+        "60s",
+        validate_default=True,
+        description="Give the service up after so long without progress; requests that fail are "
+        "made again until then.",
     )
     tls: Tls | None = Field(
         None, description="Certificates of an https endpoint; an http endpoint has no TLS."
@@ -265,7 +270,13 @@ class SmbStorage(Spec):
     user: Text = Field(description="User; `DOMAIN\\user` and `user@domain` name a domain too.")
     password: Secret | None = Field(None, description="Password of the user.")
     encrypt: bool = Field(
-        False, description="Insist on encryption (SMB 3), also where the server does not ask for it."
+        False,
+        description="Insist on encryption (SMB 3), also where the server does not ask for it.",
+    )
+    signing: bool = Field(
+        True,
+        description="Have every message signed, so that nobody on the way can change any; guests "
+        "cannot have that. Off, it is done where the server insists.",
     )
     connect_timeout: Duration = Field("10s", validate_default=True, description="For each attempt.")
     timeout: Duration = Field(
@@ -274,6 +285,20 @@ class SmbStorage(Spec):
         description="Give the server up after so long without progress; dropped connections are "
         "made again until then.",
     )
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        if "\\" in path or any(part in (".", "..") for part in path.split("/")):
+            raise ValueError("must be a directory below the share; with / between its parts")
+        return path
+
+    @field_validator("share")
+    @classmethod
+    def _one_name(cls, share: str) -> str:
+        if "/" in share or "\\" in share:
+            raise ValueError("must be the name of a share alone; the rest goes into path")
+        return share
 
 
 class WebdavStorage(Spec):
@@ -290,25 +315,116 @@ class WebdavStorage(Spec):
     auth: Literal["auto", "basic", "digest"] = Field(
         "auto", description="How user and password are sent; `auto` is what the server asks for."
     )
-    tls: Tls | None = Field(None, description="Certificates of an https address.")
+    tls: Tls | None = Field(
+        None, description="Certificates of an https address; an http address has no TLS."
+    )
     connect_timeout: Duration = Field("10s", validate_default=True, description="For each attempt.")
     timeout: Duration = Field(
-        "60s", validate_default=True, description="Give up when nothing moves for so long."
+        "60s",
+        validate_default=True,
+        description="Give the server up after so long without progress.",
     )
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            (parts.hostname or "").encode("idna")
+            usable = parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\x00-\x1f]*)?", value):
+            raise ValueError(
+                "must be the address of a collection; https:// or http://, a host, perhaps a port "
+                "and a path, but no user"
+            )
+        return value
+
+    @field_validator("token")
+    @classmethod
+    def _is_token(cls, value: Secret | None) -> Secret | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+            raise ValueError("must be a bearer token; letters, digits and signs, without blanks")
+        return value
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> WebdavStorage:
+        if self.token is not None and self.user is not None:
+            raise ValueError("token and user exclude each other; remove one of them")
+        if self.password is not None and self.user is None:
+            raise ValueError("password needs user; set it too")
+        if self.auth != "auto" and self.user is None:
+            raise ValueError("auth has no use here; set user and password, or remove it")
+        if self.tls is not None and self.tls.mode == "off" and self.url.startswith("https:"):
+            raise ValueError("an https address needs TLS; set another tls.mode, or none")
+        return self
 
 
 class FsspecStorage(Spec):
-    """Any file system that has a driver for fsspec. An upload that breaks cannot go on: it fails."""
+    """Any file system with a driver for fsspec. An upload that breaks cannot go on: it fails."""
 
     type: Literal["fsspec"]
     url: Text = Field(
         description="Address of the directory, as the driver wants it.",
         examples=["gs://my-bucket/backups"],
     )
-    storage_options: dict[str, Any] = Field({}, description="What the driver is told.")
-    timeout: Duration = Field(
-        "60s", validate_default=True, description="Give up when nothing moves for so long."
+    storage_options: dict[str, Any] = Field(
+        {},
+        description="What the driver is told, such as user, key or endpoint; its documentation has "
+        "them. Text under names such as password, secret, token or key is never shown.",
+        examples=[{"token": "/etc/nxs-backup/google.json"}],
     )
+    drivers: AbsolutePath | None = Field(
+        None,
+        description="Directory with the driver, made by `pip install --target DIRECTORY gcsfs`. "
+        "Those for S3, SFTP and SMB come with this program.",
+        examples=["/opt/nxs-backup/drivers"],
+    )
+    block_size: ByteSize = Field(
+        "8MiB",
+        validate_default=True,
+        ge=5 << 20,
+        le=1 << 30,
+        multiple_of=256 << 10,
+        description="What is sent in one piece, where the driver lets one choose; it takes four "
+        "times that in memory. S3 takes 10,000 blocks an object, Azure 50,000.",
+    )
+    timeout: Duration = Field(
+        "60s",
+        validate_default=True,
+        description="Give up when a single call of the driver, such as sending a block, takes so "
+        "long.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _has_protocol(cls, value: str) -> str:
+        if not re.match(r"[A-Za-z][A-Za-z0-9+._-]*:(//|:)", value):
+            raise ValueError("must be an address; a protocol and ://, such as gs://bucket/path")
+        return value
+
+    @field_validator("storage_options")
+    @classmethod
+    def _hide_secrets(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return {name: _hidden(name, value) for name, value in options.items()}
+
+
+_SECRET_OPTION = re.compile(
+    r"(?i)(pass|pwd|secret|token|credential|key|sas\b|connection_string)(?!.*(file|path)(name)?$)"
+)
+_NO_SECRETS = frozenset({"anon", "browser", "cache", "cloud", "google_default"})
+"""Words that gcsfs understands instead of a token."""
+
+
+def _hidden(name: str, value: Any) -> Any:
+    """An option of a driver, whose model is not known: by its name, its text may be a secret."""
+    if isinstance(value, dict):
+        return {inner: _hidden(str(inner), each) for inner, each in value.items()}
+    if isinstance(value, list):
+        return [_hidden(name, each) for each in value]
+    is_secret = isinstance(value, str) and value not in _NO_SECRETS and _SECRET_OPTION.search(name)
+    return Secret(value) if is_secret else value
 
 
 class MemoryStorage(Spec):

@@ -11,11 +11,13 @@ from pipeline.context import StageContext
 from pipeline.errors import SourceError
 from pipeline.stage import Artifact, Source
 from schemas.sources import FilesSource
-from stages.sources._files.archive import Archive, Root
+from stages.sources._files import increment
+from stages.sources._files.archive import MEMORY, Archive, Root
 from stages.sources._files.exclude import Excludes
 from stages.sources._files.names import printable
 
 _EXTRACT = "tar --xattrs --xattrs-include='*' --acls -xp"
+_EXTRACT_SERIES = _EXTRACT.replace("tar", "tar --listed-incremental=/dev/null", 1)
 
 
 class Files(Source):
@@ -28,12 +30,19 @@ class Files(Source):
     def __init__(self, spec: FilesSource, backup: str = "files") -> None:
         self._spec = spec
         self._backup = backup
+        self.memory = MEMORY
+        if spec.incremental is not None:
+            self.periods = (spec.incremental.full, *spec.incremental.levels)
+            self.index_identity = spec.incremental.index_identity
+            self.memory += increment.MEMORY
 
     def artifacts(self) -> list[Artifact]:
         roots = self._roots()
         if self._spec.artifact == "single":
             self._refuse_same_names(roots)
-            return [_artifact(self._backup, roots)]
+            if self._spec.incremental is not None:
+                _refuse_nested(roots)
+            return [self._artifact(self._backup, roots)]
         named: dict[str, Root] = {}
         for root in roots:
             name = printable(root.path.strip(b"/").replace(b"/", b"-")) or "root"
@@ -43,13 +52,17 @@ class Files(Source):
                     "put them into separate backups, or set `artifact: single`",
                 )
             named[name] = root
-        return [_artifact(name, [root]) for name, root in named.items()]
+        return [self._artifact(name, [root]) for name, root in named.items()]
 
     def stream(self, artifact: Artifact, context: StageContext) -> Iterator[bytes]:
-        roots = artifact.target
-        if not isinstance(roots, tuple):
-            raise SourceError(f'"{artifact.name}" was not planned by this source')
-        yield from Archive(self._spec, roots, context).chunks()
+        roots, options = _roots_of(artifact), self._spec.incremental
+        if options is not None and context.increment is not None:
+            yield from increment.chunks(self._spec, options, roots, context)
+        else:
+            yield from Archive(self._spec, roots, context).chunks()
+
+    def refuses(self, artifact: Artifact, index: Iterator[bytes]) -> str | None:
+        return increment.refuses(self._spec, _roots_of(artifact), index)
 
     def probe(self) -> list[str]:
         facts = []
@@ -66,6 +79,11 @@ class Files(Source):
         from stages.sources._files.extract import extract
 
         return extract(chunks, target, overwrite)
+
+    def apply(self, chunks: Iterator[bytes], artifact: Artifact, target: Path) -> Sequence[str]:
+        from stages.sources._files.apply import apply
+
+        return apply(chunks, target)
 
     def examine(self, chunks: Iterator[bytes], context: StageContext) -> str:
         from stages.sources._files.untar import TarReader
@@ -92,6 +110,10 @@ class Files(Source):
             Root(path, path.rfind(b"/") + 1 if relative and path else 1) for path in sorted(found)
         ]
 
+    def _artifact(self, name: str, roots: list[Root]) -> Artifact:
+        extract = _EXTRACT if self._spec.incremental is None else _EXTRACT_SERIES
+        return Artifact(name, ".tar", target=tuple(roots), min_size=1, extract=extract)
+
     def _refuse_same_names(self, roots: list[Root]) -> None:
         names: dict[bytes, Root] = {}
         for root in roots:
@@ -106,8 +128,24 @@ class Files(Source):
 COMPONENT = Files
 
 
-def _artifact(name: str, roots: list[Root]) -> Artifact:
-    return Artifact(name, ".tar", target=tuple(roots), min_size=1, extract=_EXTRACT)
+def _roots_of(artifact: Artifact) -> tuple[Root, ...]:
+    roots = artifact.target
+    if not isinstance(roots, tuple):
+        raise SourceError(f'"{artifact.name}" was not planned by this source')
+    return roots
+
+
+def _refuse_nested(roots: list[Root]) -> None:
+    paths = {root.path for root in roots}
+    for root in roots:
+        outer = root.path
+        while outer:
+            outer = outer.rpartition(b"/")[0]
+            if outer in paths:
+                raise SourceError(
+                    f'"{_show(root)}" is inside of "{printable(outer or b"/")}"',
+                    "with `incremental`, use `artifact: per_path`, or name only the outer one",
+                )
 
 
 def _show(root: Root) -> str:
@@ -145,7 +183,12 @@ def _normal(path: str) -> bytes:
 def _excluded(path: bytes, named: int, excludes: Excludes) -> bool:
     """Whether the path or a directory above it is left out; its first `named` parts never are."""
     parts = path.split(b"/")[1:]
+    is_directory = os.path.isdir(path) and not os.path.islink(path)
     return any(
-        excludes.match(b"".join(b"/" + part for part in parts[:at]), parts[at])
+        excludes.match(
+            b"".join(b"/" + part for part in parts[:at]),
+            parts[at],
+            is_directory or at < len(parts) - 1,
+        )
         for at in range(named, len(parts))
     )

@@ -111,7 +111,7 @@ class TestRoundTrip(WithPlace):
         archive = Archive(spec, artifact.target, StageContext())
         for _ in archive.chunks():
             pass
-        assert archive._links == {}
+        assert len(archive._links) == 0
 
     def test_two_reads_are_equal(self, place: Path) -> None:
         tree.build(place / "tree")

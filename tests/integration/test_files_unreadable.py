@@ -20,7 +20,8 @@ from pipeline.context import StageContext
 from pipeline.errors import SourceError
 from pipeline.stage import CHUNK
 from stages.sources._files.exclude import Excludes
-from stages.sources._files.walk import walk
+from stages.sources._files.scan import Scanner
+from stages.sources._files.walk import Walk
 from tests.archives import (
     BLOCK,
     WithPlace,
@@ -52,7 +53,7 @@ class TestExcludes(WithPlace):
         for name in ("a/x.log", "b/x.log", "a/y", "b/y"):
             (place / "tree" / name).write_text("x")
         (place / "tree/b/link.log").symlink_to("y")
-        source = files(place / "tree", exclude=[f"{place}/tree/b/*.log", "tree/*/y"])
+        source = files(place / "tree", exclude=[f"{place}/tree/b/*.log", "*/y"])
         with tarfile.open(fileobj=io.BytesIO(b"".join(stream(source)))) as archive:
             assert archive.getnames() == ["tree", "tree/a", "tree/a/x.log", "tree/b"]
 
@@ -304,6 +305,21 @@ print(json.dumps(context.findings.skipped))
         restore(archive, place / "back")
         assert os.listdir(place / "back/tree") == ["a"]
 
+    def test_a_small_file_with_holes_that_cannot_be_read_is_named(self, place: Path) -> None:
+        (place / "tree").mkdir()
+        for name in ("a", "b", "c"):
+            with open(place / "tree" / name, "wb") as file:
+                file.truncate(1 << 19)
+                file.seek(1 << 18)
+                file.write(name.encode() * 4096)
+        said, archive = self.read(place / "tree", "pread64:error=EIO:when=2")
+        assert "tree/b: input/output error" in said
+        restore(archive, place / "back")
+        assert sorted(os.listdir(place / "back/tree")) == ["a", "c"]
+        for name in ("a", "c"):
+            there = (place / "tree" / name).read_bytes()
+            assert (place / "back/tree" / name).read_bytes() == there
+
     def test_a_stale_handle_is_tried_once_more(self, place: Path) -> None:
         (place / "tree").mkdir()
         (place / "tree/a").write_text("a")
@@ -336,7 +352,10 @@ class TestOneFileSystem(WithPlace):
 
     def test_without_it_mount_points_are_entered(self) -> None:
         top = os.open("/", os.O_RDONLY)
+        walk = Walk(top, b"dev", b"/dev", Scanner(Excludes([]), False))
         with tempfile.NamedTemporaryFile(dir=self.DEV / "shm", prefix="nxs-") as file:
-            visited = {each.path: each.files for each in walk(top, b"dev", b"/dev", Excludes([]))}
+            visited = {}
+            while (directory := walk.advance()) is not None:
+                visited[directory.path] = directory.files
             assert os.fsencode(os.path.basename(file.name)) in visited[b"/dev/shm"]
         os.close(top)

@@ -1,67 +1,115 @@
-"""Exclude patterns, compiled once into two regular expressions.
-
-`*` and `?` do not cross a slash, `**` does. A pattern without a slash is matched against every
-name, one with a slash against the whole path; when it does not begin with one, it may begin
-anywhere.
-"""
+"""Which items of a tree are left out: by patterns, or because a directory is marked."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-_TOKEN = re.compile(
-    rb"(?P<any_depth>(?<![^/])\*\*/)|(?P<all>\*\*)|(?P<star>\*)|(?P<one>\?)|(?P<set>\[!?\]?[^\]]*\])",
-    re.DOTALL,
-)
+from stages.sources._files.ignore import PatternList, parse
+
+CACHE_TAG = b"CACHEDIR.TAG"
+"""Marks a cache, when its content begins with the signature (https://bford.info/cachedir/)."""
+_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Excludes:
-    """Decides which items are left out."""
+    """Decides which items are left out.
 
-    def __init__(self, patterns: Sequence[str]) -> None:
-        stripped = [os.fsencode(pattern).rstrip(b"/") for pattern in patterns]
-        self._name = _union([p for p in stripped if b"/" not in p])
-        self._path = _union([p if p[:1] == b"/" else b"/**/" + p for p in stripped if b"/" in p])
+    What a list says about a directory holds for all that is in it, unless the list says otherwise
+    about an item further inside; but a directory that is excluded is never entered. `exclude` wins
+    over `include`.
+
+    Args:
+        patterns: what is left out.
+        include: when there are any, the only items that are not left out.
+        if_present: names of items that mark the directory they are in.
+        root: whole path of the tree, where patterns of relative paths begin; None: they match
+            nothing.
+    """
+
+    def __init__(
+        self,
+        patterns: Sequence[str],
+        include: Sequence[str] = (),
+        if_present: Sequence[str] = (),
+        root: bytes | None = None,
+    ) -> None:
+        self._texts = (patterns, include, if_present)
+        self._out = _parsed(patterns, root)
+        self._in = _parsed(include, root) if include else None
+        self._excludes = bool(patterns)
+        self.marks = frozenset(os.fsencode(name) for name in if_present)
 
     def __bool__(self) -> bool:
-        return bool(self._name or self._path)
+        return self._excludes or self._in is not None
 
-    def match(self, directory: bytes, name: bytes) -> bool:
-        """Whether `name` in `directory` (whole path without a slash at its end) is left out."""
-        if self._name and self._name.fullmatch(name):
+    @property
+    def includes_all(self) -> bool:
+        """Whether nothing has to be included to be saved."""
+        return self._in is None
+
+    def below(self, root: bytes) -> Excludes:
+        """The same for the tree at `root`, where patterns of relative paths begin."""
+        return Excludes(*self._texts, root=root)
+
+    def match(self, directory: bytes, name: bytes, is_directory: bool = False) -> bool:
+        """Whether `name` in `directory` (whole path without a slash at its end) is excluded."""
+        return bool(self._out.verdict(directory, name, is_directory))
+
+    def included(self, directory: bytes, name: bytes, inherited: bool) -> bool:
+        """Whether a subdirectory is included; `inherited` is what holds for the one it is in."""
+        if self._in is None:
             return True
-        return bool(self._path and self._path.fullmatch(b"%b/%b" % (directory, name)))
+        verdict = self._in.verdict(directory, name, True)
+        return inherited if verdict is None else verdict
 
-    def keep(self, directory: bytes, names: list[bytes]) -> list[bytes]:
-        """The names of a directory that are not left out."""
-        return [name for name in names if not self.match(directory, name)]
+    def keep(self, directory: bytes, names: list[bytes], inherited: bool = True) -> list[bytes]:
+        """The names of files and the like that are not left out."""
+        if self._excludes:
+            names = [name for name in names if not self.match(directory, name)]
+        patterns = self._in
+        if patterns is None:
+            return names
+        verdicts = ((name, patterns.verdict(directory, name, False)) for name in names)
+        return [name for name, said in verdicts if said or (said is None and inherited)]
+
+    def enter(self, directory: bytes, names: list[bytes], inherited: bool = True) -> list[bytes]:
+        """The names of subdirectories that are not left out, or may hold what is included."""
+        kept = [name for name in names if not self.match(directory, name, True)]
+        patterns = self._in
+        if patterns is None:
+            return kept
+        return [
+            name
+            for name in kept
+            if self.included(directory, name, inherited)
+            or patterns.may_match_below(b"%b/%b" % (directory, name))
+        ]
+
+    def mark(self, fd: int, found: Iterable[bytes]) -> bytes | None:
+        """Which of the names found in an open directory marks it: its content is left out."""
+        for mark in sorted(found):
+            if mark != CACHE_TAG or _is_cache(fd):
+                return mark
+        return None
 
 
-def _union(patterns: list[bytes]) -> re.Pattern[bytes] | None:
-    expressions = [b"(?:%b)" % _translate(pattern) for pattern in patterns if pattern]
-    return re.compile(b"|".join(expressions), re.DOTALL) if expressions else None
+def _parsed(texts: Sequence[str], root: bytes | None) -> PatternList:
+    patterns = [parse(text) for text in texts]
+    if root is None:
+        patterns = [pattern for pattern in patterns if not pattern.below_root]
+    return PatternList(patterns, root or b"")
 
 
-def _translate(pattern: bytes) -> bytes:
-    parts = []
-    position = 0
-    for token in _TOKEN.finditer(pattern):
-        parts.append(re.escape(pattern[position : token.start()]))
-        parts.append(_expression(token))
-        position = token.end()
-    parts.append(re.escape(pattern[position:]))
-    return b"".join(parts)
-
-
-def _expression(token: re.Match[bytes]) -> bytes:
-    simple = {"any_depth": b"(?:.*/)?", "all": b".*", "star": b"[^/]*", "one": b"[^/]"}
-    kind = token.lastgroup or ""
-    if kind in simple:
-        return simple[kind]
-    members = token[0][1:-1]
-    negated = members[:1] == b"!"
-    # A range keeps its dash; everything else in the set stands for itself.
-    ranges = b"-".join(re.escape(part) for part in members[negated:].split(b"-"))
-    return b"(?!/)[%b%b]" % (b"^" if negated else b"", ranges)
+def _is_cache(directory: int) -> bool:
+    try:
+        fd = os.open(CACHE_TAG, _OPEN, dir_fd=directory)
+    except OSError:
+        return False  # In doubt it is saved; whoever reads the file will say what is wrong.
+    try:
+        return os.read(fd, len(_SIGNATURE)) == _SIGNATURE
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

@@ -34,8 +34,12 @@ def extract(chunks: Iterator[bytes], target: Path, overwrite: bool) -> list[str]
     Raises:
         SourceError: the target is in use, a member would leave it, or the archive is damaged.
     """
-    root = _prepare(target, overwrite)
-    with _Extractor(root) as extractor:
+    return run(Extractor(_prepare(target, overwrite)), chunks, target)
+
+
+def run(extractor: Extractor, chunks: Iterator[bytes], target: Path) -> list[str]:
+    """Feed an archive to an extractor, which is closed afterwards."""
+    with extractor:
         member = None
         try:
             reader = TarReader(chunks)
@@ -49,13 +53,18 @@ def extract(chunks: Iterator[bytes], target: Path, overwrite: bool) -> list[str]
     return extractor.problems
 
 
-def _prepare(target: Path, overwrite: bool) -> int:
+def opened(target: Path) -> int:
+    """Descriptor of a directory, which is made when it is missing."""
     try:
         target.mkdir(parents=True, exist_ok=True)
-        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         reason = (error.strerror or "unknown error").lower()
         raise SourceError(f'cannot restore into "{target}": {reason}') from None
+
+
+def _prepare(target: Path, overwrite: bool) -> int:
+    fd = opened(target)
     if not overwrite and os.listdir(fd):
         os.close(fd)
         raise SourceError(
@@ -64,7 +73,9 @@ def _prepare(target: Path, overwrite: bool) -> int:
     return fd
 
 
-class _Extractor:
+class Extractor:
+    """Puts members into a directory, whose descriptor it closes in the end."""
+
     def __init__(self, root: int) -> None:
         self.problems: list[str] = []
         self._levels = Levels(root, self._settle)
@@ -78,7 +89,7 @@ class _Extractor:
             _tar.BLOCK_DEVICE: self._node,
         }
 
-    def __enter__(self) -> _Extractor:
+    def __enter__(self) -> Extractor:
         return self
 
     def __exit__(
@@ -95,7 +106,8 @@ class _Extractor:
         self._levels.settle()
 
     def add(self, member: Member, data: Callable[[], Iterable[memoryview]]) -> None:
-        parts = _parts(member.name, member)
+        """Restore a member; `data` gives its content in pieces."""
+        parts = parts_of(member.name, member)
         if member.kind == _tar.DIRECTORY:
             self._levels.enter(parts, member)
             return
@@ -119,8 +131,8 @@ class _Extractor:
             os.close(fd)
 
     def _hard_link(self, member: Member, parent: int, name: bytes) -> None:
-        parts = _parts(member.link, member)
-        own = _parts(member.name, member)
+        parts = parts_of(member.link, member)
+        own = parts_of(member.name, member)
         if not parts:
             raise _refused(member, "it is a link to nothing")
         if parts == own:
@@ -232,7 +244,7 @@ def _owner(member: Member) -> tuple[int, int]:
     return user_number(member.user, member.uid), group_number(member.group, member.gid)
 
 
-def _parts(name: bytes, member: Member) -> list[bytes]:
+def parts_of(name: bytes, member: Member) -> list[bytes]:
     """The parts of a member name, or of what a hard link stands for."""
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if name.startswith(b"/") or b".." in parts or b"\0" in name:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pipeline.context import Findings
 from pipeline.errors import SourceError
 from schemas.sources import OnUnreadable
+from stages.sources._files.attributes import Note, reason
 from stages.sources._files.names import printable
-from stages.sources._files.read import Note, reason
 
 
 class Policy:

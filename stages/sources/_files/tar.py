@@ -34,6 +34,7 @@ XATTR_RECORD = b"SCHILY.xattr."
 _SECOND = 10**9
 _MAX_ID = 0o7777777
 _MAX_SIZE = 0o77777777777
+_MAX_OWNERS = 4096
 _NO_DEVICE = b"0000000\x000000000\0"
 _ACL_VERSION = 2
 _ACL_TAGS = {
@@ -230,6 +231,8 @@ class Encoder:
         owner = self._owners.get(key)
         if owner is not None:
             return owner
+        if len(self._owners) >= _MAX_OWNERS:
+            self._owners.clear()
         user, group = self._owner_names(uid, gid)
         records = b""
         for word, number in ((b"uid", uid), (b"gid", gid)):

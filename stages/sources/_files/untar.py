@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import SourceError
 from stages.sources._files import tar as _tar
+from stages.sources._files.dumpdir import KEY as _DUMPDIR
 from stages.sources._files.names import printable
 
-_MAX_RECORDS = 64 << 20
+_MAX_RECORDS = 256 << 20
+"""The names in a directory of millions fit."""
 _MAX_EXTENTS = 16 << 20
 _SECOND = 10**9
 
@@ -35,6 +37,8 @@ class Member:
     """Texts by record name."""
     extents: list[tuple[int, int]] = field(default_factory=list)
     """(offset, length) of the data that follows."""
+    dumpdir: bytes | None = None
+    """What a directory of an increment says about what is in it; see `dumpdir`."""
 
     @property
     def shown(self) -> str:
@@ -93,6 +97,7 @@ class TarReader:
             mtime_ns=_time(records.get(b"mtime"), block[136:148]),
             size=_integer(records, b"size", block[124:136]),
             link=records.get(b"linkpath") or _text(block[157:257]),
+            dumpdir=records.get(_DUMPDIR),
         )
         if kind in (_tar.CHARACTER, _tar.BLOCK_DEVICE):
             member.device = (_number(block[329:337]), _number(block[337:345]))

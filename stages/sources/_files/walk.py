@@ -1,145 +1,113 @@
 """The order in which a tree is visited: a directory, its files, then its subdirectories, sorted.
 
-Every step is relative to an open directory and follows no symbolic link: no race can lead outside,
-and paths may be longer than the kernel allows in one call. Only the innermost directories stay
-open. Names are sorted by their bytes.
+Only the innermost directories stay open.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 
-from stages.sources._files.exclude import Excludes
+from stages.sources._files.ahead import Ahead
+from stages.sources._files.directory import Directory
+from stages.sources._files.scan import OPEN, Scanner
 
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _KEPT_OPEN = 64
 """Open directories at most; deeper trees reopen the outer ones through `..`."""
 
 
-@dataclass
-class Directory:
-    """A directory that is being visited; `fd` is open until the next one is asked for."""
-
-    path: bytes
-    """Whole path; empty for the root of the file system."""
-    stat: os.stat_result | None = None
-    fd: int = -1
-    """-1 when it is not entered: unreadable, or another file system."""
-    files: list[bytes] = field(default_factory=list)
-    """Names of regular files."""
-    others: list[bytes] = field(default_factory=list)
-    """Names of what is neither a regular file nor a directory."""
-    directories: list[bytes] = field(default_factory=list)
-    """Names of subdirectories."""
-    error: OSError | None = None
-    """Why its list of names is missing or incomplete."""
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-
-def walk(
-    parent: int, name: bytes, path: bytes, excludes: Excludes, one_file_system: bool = False
-) -> Generator[Directory, None, None]:
-    """Visit the directory `name` below the open directory `parent`, and everything in it.
+class Walk:
+    """Visits the directory `name` below the open directory `parent`, and everything in it.
 
     Args:
-        path: whole path of the directory, for exclude patterns and messages.
-        one_file_system: mount points are visited, but not entered.
+        path: whole path of the directory, for patterns and messages.
+        ahead: scans directories before they are visited.
     """
-    visit = _Visit(excludes)
-    top = visit.enter(parent, name, path)
-    if one_file_system and top.stat:
-        visit.device = top.stat.st_dev
-    stack = [top]
-    try:
-        yield top
-        top.directories.reverse()
-        while stack:
-            outer = stack[-1]
-            if not outer.directories:
-                _leave(stack)
-                continue
-            name = outer.directories.pop()
-            inner = visit.enter(outer.fd, name, outer.path + b"/" + name)
-            stack.append(inner)
-            if len(stack) > _KEPT_OPEN:
-                stack[-1 - _KEPT_OPEN].close()
-            yield inner
-            inner.directories.reverse()
-    finally:
-        for directory in stack:
-            directory.close()
 
+    def __init__(
+        self, parent: int, name: bytes, path: bytes, scanner: Scanner, ahead: Ahead | None = None
+    ) -> None:
+        self._scanner = scanner
+        self._ahead = ahead
+        self._stack: list[Directory] = []
+        self._top: Callable[[], Directory] | None = lambda: scanner.top(parent, name, path)
 
-class _Visit:
-    def __init__(self, excludes: Excludes) -> None:
-        self._excludes = excludes
-        self.device: int | None = None
-        """The only file system to enter."""
-
-    def enter(self, parent: int, name: bytes, path: bytes) -> Directory:
-        directory = Directory(path)
-        if parent < 0:
-            directory.error = OSError(errno.ESTALE, "a directory above was moved while it was read")
-            return directory
-        try:
-            if self.device is not None:
-                # Before it is opened: that would mount what waits for an automounter.
-                directory.stat = os.lstat(name, dir_fd=parent)
-                if directory.stat.st_dev != self.device:
-                    return directory
-            directory.fd = os.open(name, _OPEN, dir_fd=parent)
-            directory.stat = os.fstat(directory.fd)
-            self._scan(directory)
-        except OSError as error:
-            directory.error = error
-            directory.stat = directory.stat or _look(name, parent)
-        return directory
-
-    def _scan(self, directory: Directory) -> None:
-        files, others, directories = directory.files, directory.others, directory.directories
-        encode = os.fsencode
-        try:
-            with os.scandir(directory.fd) as entries:
-                for entry in entries:
-                    if entry.is_file(follow_symlinks=False):
-                        files.append(encode(entry.name))
-                    elif entry.is_dir(follow_symlinks=False):
-                        directories.append(encode(entry.name))
-                    else:
-                        others.append(encode(entry.name))
-        except OSError as error:
-            directory.error = error
-        for names in (files, others, directories):
-            if self._excludes:
-                names[:] = self._excludes.keep(directory.path, names)
-            names.sort()
-
-
-def _look(name: bytes, parent: int) -> os.stat_result | None:
-    try:
-        return os.lstat(name, dir_fd=parent)
-    except OSError:
+    def advance(self) -> Directory | None:
+        """The next directory, or None after the last one; it is open until the walk leaves it."""
+        if self._top is not None:
+            self._stack.append(self._top())
+            self._top = None
+            return self._stack[-1]
+        while self._stack:
+            outer = self._stack[-1]
+            if outer.visited < len(outer.directories):
+                name = outer.directories[outer.visited]
+                outer.visited += 1
+                return self._descend(outer, name)
+            _leave(self._stack)
         return None
+
+    def again(self) -> Directory | None:
+        """Enter the last directory once more, for which there were too few descriptors."""
+        self.relieve()
+        if len(self._stack) > 1:
+            self._stack.pop()
+            outer = self._stack[-1]
+            return self._descend(outer, outer.directories[outer.visited - 1])
+        return self._stack[-1]
+
+    def relieve(self) -> None:
+        """Give up what was scanned ahead: it keeps descriptors that others need now."""
+        if self._ahead is not None:
+            self._ahead.forget()
+
+    def ready(self) -> bool:
+        """Whether `advance` would not wait for another thread."""
+        if self._ahead is None:
+            return True
+        for outer in reversed(self._stack):
+            if outer.visited < len(outer.directories):
+                return self._ahead.ready(outer.path + b"/" + outer.directories[outer.visited])
+        return True
+
+    def look_ahead(self) -> None:
+        """Have scanned what comes next."""
+        if self._ahead is not None:
+            self._ahead.look(self._scanner, self._stack)
+
+    def narrow(self, directory: Directory, left_out: Iterable[bytes]) -> None:
+        """Tell that names were taken out of the list of subdirectories."""
+        if self._ahead is not None:
+            self._ahead.drop(directory, left_out)
+
+    def close(self) -> None:
+        for directory in self._stack:
+            directory.close()
+        self._stack.clear()
+        if self._ahead is not None:
+            self._ahead.forget()
+
+    def _descend(self, outer: Directory, name: bytes) -> Directory:
+        inner = self._ahead.take(outer.path + b"/" + name) if self._ahead else None
+        if inner is None:
+            inner = self._scanner.enter(outer, name)
+        self._stack.append(inner)
+        if len(self._stack) > _KEPT_OPEN:
+            self._stack[-1 - _KEPT_OPEN].close()
+        return inner
 
 
 def _leave(stack: list[Directory]) -> None:
     """Go back to the outer directory, which may have been closed meanwhile."""
     inner = stack.pop()
-    if stack and stack[-1].fd < 0:
+    if stack and not stack[-1].recover():
         stack[-1].fd = _reopen(inner.fd, stack[-1].stat)
     inner.close()
 
 
 def _reopen(inner: int, expected: os.stat_result | None) -> int:
     try:
-        fd = os.open("..", _OPEN, dir_fd=inner)
+        fd = os.open("..", OPEN, dir_fd=inner)
     except OSError:
         return -1
     if expected and os.path.samestat(os.fstat(fd), expected):
