@@ -100,9 +100,12 @@ class Source(ABC):
         """
 
     def close(self) -> None:
-        """Let go of what is held between the artifacts of a run, such as a snapshot; never raises.
+        """Let go of what is held between the artifacts of a run, such as a snapshot.
 
         Called when the last one has ended, however it ended.
+
+        Raises:
+            SourceError: something could not be put back as it was.
         """
 
     def apply(

@@ -23,6 +23,7 @@ import array
 import contextlib
 import fcntl
 import os
+import pwd
 import select
 import shutil
 import subprocess
@@ -52,6 +53,10 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Added to our own environment: the place for secrets."""
     cwd: str | None = None
+    user: str | None = None
+    """Whom to run as, with the groups of that user; default: as we do."""
+    pass_fds: Collection[int] = ()
+    """Open files it inherits under the same numbers, such as `/dev/fd/7` with a password."""
     inherit_stdin: bool = False
     """Give it our own standard input; without this and without chunks it reads from /dev/null."""
     timeout: float | None = None
@@ -312,6 +317,7 @@ def _start(program: Program, feed: bool, error: type[StageError]) -> subprocess.
     idle = None if program.inherit_stdin else subprocess.DEVNULL
     if program.cwd is not None and not os.path.isdir(program.cwd):
         raise error(f'the working directory "{program.cwd}" does not exist')
+    identity = _identity(program.user, error) if program.user else None
     try:
         return subprocess.Popen(
             list(program.argv),
@@ -320,8 +326,12 @@ def _start(program: Program, feed: bool, error: type[StageError]) -> subprocess.
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=program.cwd,
-            env={**os.environ, **program.env},
+            env={**os.environ, **(identity.env if identity else {}), **program.env},
+            pass_fds=tuple(program.pass_fds),
             start_new_session=True,
+            user=identity.uid if identity else None,
+            group=identity.gid if identity else None,
+            extra_groups=identity.groups if identity else None,
         )
     except FileNotFoundError:
         raise _not_found(program.argv[0], error) from None
@@ -329,6 +339,24 @@ def _start(program: Program, feed: bool, error: type[StageError]) -> subprocess.
         # A ValueError is a NUL byte somewhere; its text does not repeat the value.
         reason = problem.strerror if isinstance(problem, OSError) else str(problem)
         raise error(f'"{program.name}" could not be started: {reason}') from None
+
+
+@dataclass(frozen=True)
+class _Identity:
+    uid: int
+    gid: int
+    groups: list[int]
+    env: dict[str, str]
+
+
+def _identity(user: str, error: type[StageError]) -> _Identity:
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise error(f'there is no user "{user}"') from None
+    groups = os.getgrouplist(user, entry.pw_gid)
+    env = {"HOME": entry.pw_dir, "USER": user, "LOGNAME": user}
+    return _Identity(entry.pw_uid, entry.pw_gid, groups, env)
 
 
 def _not_found(name: str, error: type[StageError]) -> StageError:
