@@ -13,6 +13,22 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _PERIOD = 1.0
 
 
+def settle() -> Any:
+    """Give the allocator one heap with fixed thresholds, before there are threads.
+
+    Returns:
+        The C library, or None when it is not glibc.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, 8 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 16 << 20)
+    except (OSError, AttributeError):
+        return None
+    return libc
+
+
 class Trimmer:
     """A subscriber that returns free memory to the system once a second while data moves.
 
@@ -26,15 +42,7 @@ class Trimmer:
 
     def __init__(self) -> None:
         self._last = time.monotonic()
-        self._libc: Any = None
-        try:
-            libc = ctypes.CDLL(None)
-            libc.mallopt(_M_ARENA_MAX, 1)
-            libc.mallopt(_M_MMAP_THRESHOLD, 8 << 20)
-            libc.mallopt(_M_TRIM_THRESHOLD, 16 << 20)
-            self._libc = libc
-        except (OSError, AttributeError):
-            return  # not glibc
+        self._libc = settle()
 
     def __call__(self, event: Event) -> None:
         if self._libc is None or not isinstance(event, Progressed):

@@ -124,6 +124,7 @@ def next_copy(
     """
     warnings: list[str] = []
     found: dict[str, dict[datetime, Entry]] = {}
+    had_index = False
     for branch in plan.branches:
         prefix = f"{plan.backup}/{quote_name(artifact.name)}"
         try:
@@ -131,7 +132,9 @@ def next_copy(
         except NxsError as error:
             warnings.append(f"storage {branch.name} does not tell what it has: {error}")
             continue
-        found[branch.name] = bases([entry for entry in entries if entry.is_of(*owner)])
+        ours = [entry for entry in entries if entry.is_of(*owner)]
+        had_index = had_index or any(entry.manifest.index for entry in ours)
+        found[branch.name] = bases(ours)
     common = set.intersection(*map(set, found.values())) if found else set()
     any_storage = next(iter(found.values()), {})
     copies = [Copy(moment, any_storage[moment].manifest.level) for moment in common]
@@ -139,6 +142,8 @@ def next_copy(
     if base is None:
         if not common and any(found.values()):
             warnings.append("a full copy: no earlier one is on every storage")
+        elif not common and had_index:
+            warnings.append("a full copy: no earlier one is whole and has its index")
         return 0, {}, warnings
     return level, {name: held[base.taken_at] for name, held in found.items()}, warnings
 

@@ -48,8 +48,8 @@ class FilesSource(Spec):
     )
     include: list[Pattern] = Field(
         default_factory=list,
-        description="When there are any, only what they match is saved, with all that is in it, and "
-        "the directories on the way to it; patterns as for `exclude`, which wins over `include`.",
+        description="When there are any, only what they match is saved, with all that is in it, "
+        "and the directories on the way to it; patterns as for `exclude`, which wins over this.",
         examples=[["*.conf", "/srv/www/"]],
     )
     exclude: list[Pattern] = Field(
@@ -94,11 +94,25 @@ class FilesSource(Spec):
         description="An item that cannot be read: fail the backup, "
         "warn (the run is then partial), or ignore (counted only).",
     )
+    shards: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Split each artifact into so many, which as many processes read, compress and "
+        "send at the same time; they are restored together. Each process takes memory, and looks "
+        "into every directory.",
+    )
     incremental: FilesIncremental | None = Field(
         None,
         description="Keep a series of increments instead of full copies only. GNU tar restores "
         "them with --listed-incremental=/dev/null. A path that is no directory is saved each time.",
     )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> FilesSource:
+        if self.shards > 1 and self.incremental is not None:
+            raise ValueError("shards and incremental exclude each other; remove one of them")
+        return self
 
 
 class CommandSource(Spec):

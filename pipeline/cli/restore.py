@@ -17,6 +17,7 @@ from pipeline.cli.listing import branches
 from pipeline.cli.session import Session
 from pipeline.context import StageContext, Teardown
 from pipeline.errors import NxsError, StorageError, UnknownName
+from pipeline.malloc import settle
 from pipeline.naming import format_stamp
 from pipeline.readback import blocked_by, inverses, plain_stream
 from pipeline.series import chain
@@ -28,6 +29,7 @@ _MANY = 20
 
 def run(options: argparse.Namespace) -> int:
     """Restore; returns the exit code."""
+    settle()
     session = Session(options)
     return run_blocking(lambda teardown: _restore(session, teardown))
 
@@ -37,11 +39,24 @@ def _restore(session: Session, teardown: Teardown) -> int:
     if session.options.stdout and len(chosen) > 1:
         names = ", ".join(sorted(chosen))
         raise UnknownName("--stdout takes one artifact", f"choose one with --artifact: {names}")
+    if len(chosen) > 1 and "://" not in session.options.to:
+        _make_directory(Path(session.options.to))
     exact = [
         _restore_artifact(session, copies, StageContext(teardown)) for copies in chosen.values()
     ]
     session.storages.close()
     return 0 if all(exact) else 3
+
+
+def _make_directory(path: Path) -> None:
+    """Where several artifacts go, each under its own name."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NxsError(
+            f'"{path}" cannot be made: {(error.strerror or "").lower()}',
+            "several artifacts need a directory",
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class Session:
         self.loaded = _load(options)
         self.redactor = Redactor(self.loaded.secrets)
         self.storages = Storages(self.pipeline.storages)
+        self._plans: dict[str, Plan] = {}
 
     @property
     def pipeline(self) -> Pipeline:
@@ -42,7 +43,10 @@ class Session:
         return list(dict.fromkeys(names)) or list(self.pipeline.backups)
 
     def plan(self, name: str) -> Plan:
-        return compile_backup(self.pipeline, name, self.storages)
+        """The compiled backup, made once."""
+        if name not in self._plans:
+            self._plans[name] = compile_backup(self.pipeline, name, self.storages)
+        return self._plans[name]
 
     def print_json(self, document: Any) -> None:
         print(json.dumps(self.redactor.document(document), indent=2))

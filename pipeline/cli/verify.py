@@ -14,6 +14,7 @@ from pipeline.cli.session import Session
 from pipeline.context import StageContext, Teardown
 from pipeline.errors import NxsError, UnknownName
 from pipeline.graph import BranchPlan
+from pipeline.malloc import settle
 from pipeline.readback import blocked_by, inverses, plain_stream, stored_stream
 from pipeline.series import chain
 
@@ -31,6 +32,7 @@ class Proof:
 
 def run(options: argparse.Namespace) -> int:
     """Prove the backups; 3 when some could only be proved as stored."""
+    settle()
     session = Session(options)
     proofs = run_blocking(lambda teardown: _verify(session, teardown))
     if options.json:

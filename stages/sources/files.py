@@ -5,16 +5,18 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.context import StageContext
 from pipeline.errors import SourceError
-from pipeline.stage import Artifact, Source
+from pipeline.stage import Artifact, Shard, Source
 from schemas.sources import FilesSource
 from stages.sources._files import increment
-from stages.sources._files.archive import MEMORY, Archive, Root
+from stages.sources._files.archive import Archive, Root, memory
 from stages.sources._files.exclude import Excludes
 from stages.sources._files.names import printable
+from stages.sources._files.scan import Share
 
 _EXTRACT = "tar --xattrs --xattrs-include='*' --acls -xp"
 _EXTRACT_SERIES = _EXTRACT.replace("tar", "tar --listed-incremental=/dev/null", 1)
@@ -30,7 +32,9 @@ class Files(Source):
     def __init__(self, spec: FilesSource, backup: str = "files") -> None:
         self._spec = spec
         self._backup = backup
-        self.memory = MEMORY
+        self.memory = memory(spec.readers)
+        self.processes = spec.shards
+        self._filled: set[Path] = set()
         if spec.incremental is not None:
             self.periods = (spec.incremental.full, *spec.incremental.levels)
             self.index_identity = spec.incremental.index_identity
@@ -42,7 +46,7 @@ class Files(Source):
             self._refuse_same_names(roots)
             if self._spec.incremental is not None:
                 _refuse_nested(roots)
-            return [self._artifact(self._backup, roots)]
+            return self._split(self._backup, roots)
         named: dict[str, Root] = {}
         for root in roots:
             name = printable(root.path.strip(b"/").replace(b"/", b"-")) or "root"
@@ -52,14 +56,16 @@ class Files(Source):
                     "put them into separate backups, or set `artifact: single`",
                 )
             named[name] = root
-        return [self._artifact(name, [root]) for name, root in named.items()]
+        return [artifact for name, root in named.items() for artifact in self._split(name, [root])]
 
     def stream(self, artifact: Artifact, context: StageContext) -> Iterator[bytes]:
         roots, options = _roots_of(artifact), self._spec.incremental
         if options is not None and context.increment is not None:
             yield from increment.chunks(self._spec, options, roots, context)
         else:
-            yield from Archive(self._spec, roots, context).chunks()
+            shard = artifact.shard
+            share = Share(shard.number - 1, shard.count) if shard else None
+            yield from Archive(self._spec, roots, context, share=share).chunks()
 
     def refuses(self, artifact: Artifact, index: Iterator[bytes]) -> str | None:
         return increment.refuses(self._spec, _roots_of(artifact), index)
@@ -78,7 +84,10 @@ class Files(Source):
     ) -> Sequence[str]:
         from stages.sources._files.extract import extract
 
-        return extract(chunks, target, overwrite)
+        # What the artifacts before this one have left there is no reason to stop.
+        problems = extract(chunks, target, overwrite or target in self._filled)
+        self._filled.add(target)
+        return problems
 
     def apply(self, chunks: Iterator[bytes], artifact: Artifact, target: Path) -> Sequence[str]:
         from stages.sources._files.apply import apply
@@ -108,6 +117,16 @@ class Files(Source):
         relative = self._spec.names == "relative"
         return [
             Root(path, path.rfind(b"/") + 1 if relative and path else 1) for path in sorted(found)
+        ]
+
+    def _split(self, name: str, roots: list[Root]) -> list[Artifact]:
+        """One artifact, or one for each shard."""
+        whole, count = self._artifact(name, roots), self._spec.shards
+        if count == 1:
+            return [whole]
+        return [
+            replace(whole, name=f"{name}.shard-{number}", shard=Shard(name, number, count))
+            for number in range(1, count + 1)
         ]
 
     def _artifact(self, name: str, roots: list[Root]) -> Artifact:

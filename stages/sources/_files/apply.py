@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.errors import SourceError
 from stages.sources._files import dumpdir, tar
-from stages.sources._files.extract import Extractor, opened, parts_of, run
+from stages.sources._files.extract import ATTRIBUTES, Extractor, opened, parts_of, run
 from stages.sources._files.names import printable
 from stages.sources._files.remove import remove
 from stages.sources._files.untar import Member
@@ -43,6 +43,18 @@ class _Applier(Extractor):
             # It gets its own mode when it is left.
             os.fchmod(fd, 0o700)
         _purge(fd, listed)
+
+    def _settle(self, member: Member, place: int | bytes) -> None:
+        if member.kind == tar.DIRECTORY and isinstance(place, int):
+            self._drop_attributes(member, place)
+        super()._settle(member, place)
+
+    def _drop_attributes(self, member: Member, fd: int) -> None:
+        """Remove what a directory from an earlier copy has and this one has not."""
+        wanted = {*member.xattrs, *(ATTRIBUTES[record] for record in member.acls)}
+        for name in set(os.listxattr(fd)) - wanted:
+            if name.startswith("user.") or (self._is_root and not name.startswith("security.")):
+                os.removexattr(fd, name)
 
     def _rename(self, member: Member, old: list[bytes], new: list[bytes]) -> None:
         if not old or not new:

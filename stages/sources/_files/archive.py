@@ -17,22 +17,20 @@ from stages.sources._files.ahead import Ahead
 from stages.sources._files.attributes import Note, reason
 from stages.sources._files.directory import Directory
 from stages.sources._files.exclude import Excludes
-from stages.sources._files.items import CHANGED, GREW, SHRANK, Big, Block, Failed, Item, Single
+from stages.sources._files.items import SHRANK, Big, Block, Failed, Item, Single
 from stages.sources._files.ledger import Ledger
 from stages.sources._files.links import Links
 from stages.sources._files.names import no_names, owner_names
 from stages.sources._files.output import Output
-from stages.sources._files.pace import Pace
+from stages.sources._files.pace import MEDIUM_BATCH, Pace
 from stages.sources._files.policy import Policy, unreadable
 from stages.sources._files.prefetch import Prefetch, Step
 from stages.sources._files.read import Reader
-from stages.sources._files.scan import Scanner
+from stages.sources._files.scan import Scanner, Share
 from stages.sources._files.walk import Walk
 
-MEMORY = prefetch.MEMORY + (ahead.NAMES * 100) + 12 * CHUNK
-"""Bytes at most: read ahead, names of directories, pieces of a big file, and the next chunks. What
-else grows are the names in a directory of millions (some 90 bytes each), and see `Links`.
-"""
+_ALONE = 6 * CHUNK
+_TOGETHER = prefetch.MEMORY + MEDIUM_BATCH * CHUNK + ahead.NAMES * 100 + prefetch.PIECES * CHUNK
 _PADDED = "the rest is filled with zero bytes"
 
 
@@ -46,11 +44,21 @@ class Root:
     """So many leading bytes of a path are not part of the member name."""
 
 
+def memory(readers: int) -> int:
+    """Bytes held at most: what is read ahead (in the worst case with all of the batch that the
+    writer waits for), names of directories, pieces of a big file, and the next chunks.
+
+    What else grows are the names of a directory of millions (some 90 bytes each), and `Links`.
+    """
+    return _ALONE + (_TOGETHER if readers > 1 else 0)
+
+
 class Archive:
     """One run over some roots; either `chunks` or `survey`, to be used once.
 
     Args:
         ledger: is told and asked about everything; may leave things out.
+        share: archive only this shard.
     """
 
     def __init__(
@@ -59,11 +67,13 @@ class Archive:
         roots: Sequence[Root],
         context: StageContext,
         ledger: Ledger | None = None,
+        share: Share | None = None,
     ) -> None:
         self._roots = roots
         self._ledger = ledger
         self._excludes = Excludes(spec.exclude, spec.include, spec.exclude_if_present)
-        self._includes = bool(spec.include) and ledger is None
+        self._share = share
+        self._includes = bool(spec.include) and ledger is None and share is None
         self._one_file_system = spec.one_file_system
         self._findings: Findings = context.findings
         self._teardown = context.teardown
@@ -158,7 +168,7 @@ class Archive:
                         yield from self._step(step)
         elif stat.S_ISSOCK(mode):
             raise unreadable(path, "a socket has no content")
-        else:
+        elif self._share is None or self._share.has(os.lstat(name, dir_fd=parent).st_ino):
             directory = Directory(path.rpartition(b"/")[0], fd=parent)
             prefix = (directory.path + b"/")[self._cut :]
             read = self._reader.files if stat.S_ISREG(mode) else self._reader.others
@@ -174,6 +184,7 @@ class Archive:
             self._one_file_system,
             ledger.rows if ledger is not None else None,
             self._scanned,
+            self._share,
         )
         return Walk(parent, name, path, scanner, self._ahead)
 
@@ -306,7 +317,7 @@ class Archive:
         if left:
             self._uncertain(directory, file.name)
             self._policy.damaged(path, problem or SHRANK)
-        elif change := _change(file):
+        elif change := file.change():
             self._uncertain(directory, file.name)
             self._policy.warn(path, change)
 
@@ -332,14 +343,3 @@ def _place(path: bytes) -> Iterator[tuple[int, bytes, int]]:
             os.close(parent)
     except OSError as error:
         raise unreadable(path, reason(error)) from error
-
-
-def _change(file: Big) -> str:
-    """What happened to a big file while it was read."""
-    try:
-        now = os.fstat(file.fd)
-    except OSError:
-        return CHANGED
-    if now.st_size > file.inode.st_size:
-        return GREW
-    return CHANGED if now.st_mtime_ns != file.inode.st_mtime_ns else ""

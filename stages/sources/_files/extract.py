@@ -23,7 +23,8 @@ from stages.sources._files.untar import Member, TarReader
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SET_ID = 0o6000
 _MAX_PROBLEMS = 1000
-_ACL_NAMES = {record: attribute for attribute, record in _tar.ACL_RECORDS.items()}
+ATTRIBUTES = {record: attribute for attribute, record in _tar.ACL_RECORDS.items()}
+"""Extended attribute of an ACL by its record."""
 
 
 def extract(chunks: Iterator[bytes], target: Path, overwrite: bool) -> list[str]:
@@ -193,7 +194,7 @@ class Extractor:
         os.chmod(place, member.mode if self._is_root else member.mode & ~_SET_ID)
         for record, text in member.acls.items():
             try:
-                self._set(member, place, _ACL_NAMES[record], acl_bytes(text))
+                self._set(member, place, ATTRIBUTES[record], acl_bytes(text))
             except (ValueError, KeyError):
                 self._problem(member, "its ACL cannot be read, or names an unknown user or group")
         os.utime(place, ns=(self._now, member.mtime_ns))

@@ -37,6 +37,11 @@ _SETTINGS = (
 )
 """What decides on the content of a copy; an increment on another content would be of no use."""
 
+_TOO_MUCH = (
+    "too much has changed to look for renames: what was moved is saved again, and is no longer a "
+    "hard link to what was not"
+)
+
 
 def chunks(
     spec: FilesSource, options: FilesIncremental, roots: Sequence[Root], context: StageContext
@@ -165,9 +170,9 @@ class _Increment:
         if self._comparison.inodes_are_made_up:
             findings.warn("the file system does not keep inodes: they were not compared")
         elif end is not None:
-            findings.warn("too much has changed to look for renames: what was moved is saved again")
-        elif self._options.renames != "none":
-            found = find(survey, self._paths, self._with_files)
+            findings.warn(_TOO_MUCH)
+        else:
+            found = find(survey, self._paths, self._options.renames)
         cuts = {root.path: root.cut for root in self._roots}
         return Selection(self._looker, survey, found, self._comparison, findings, cuts, end)
 

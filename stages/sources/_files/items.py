@@ -43,6 +43,16 @@ class Big(Single, Descriptor):
     """(offset, length) of the data."""
     notes: list[Note] = field(default_factory=list)
 
+    def change(self) -> str:
+        """What happened to it while it was read; empty when nothing did."""
+        try:
+            now = os.fstat(self.fd)
+        except OSError:
+            return CHANGED
+        if now.st_size > self.inode.st_size:
+            return GREW
+        return CHANGED if now.st_mtime_ns != self.inode.st_mtime_ns else ""
+
 
 @dataclass
 class Failed:

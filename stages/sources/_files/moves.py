@@ -31,10 +31,17 @@ class Moves:
     """New paths of directories in which something is moved."""
 
 
-def find(survey: Survey, roots: Collection[bytes], file_renames: bool) -> Moves:
-    """Find out what was moved, and plan the renames."""
-    moves = Moves(_directories(survey, roots))
-    if file_renames:
+def find(survey: Survey, roots: Collection[bytes], kinds: str) -> Moves:
+    """Find out what was moved, and plan the renames.
+
+    Args:
+        kinds: `directories`, `all` for files too, or `none`: then only what was replaced by
+            something else of its name is moved out of the way.
+    """
+    moves = Moves()
+    if kinds != "none":
+        moves.directories = _directories(survey, roots)
+    if kinds == "all":
         moves.files = _files(survey, roots, moves.directories)
     by_root: dict[bytes, dict[bytes, bytes]] = {}
     for new, old in (*moves.directories.items(), *moves.files.items()):
@@ -42,11 +49,16 @@ def find(survey: Survey, roots: Collection[bytes], file_renames: bool) -> Moves:
     existed = _existed(survey)
     created = survey.come.keys() - moves.directories.keys()
     token = secrets.token_hex(4)
-    for root, mine in by_root.items():
-        plan = renames.plan(root, mine, created, existed, token)
+    replaced: dict[bytes, set[bytes]] = {}
+    for path in created & (survey.gone.keys() - moves.directories.values()):
+        replaced.setdefault(_root(path, roots), set()).add(path)
+    for root in by_root.keys() | replaced.keys():
+        mine, places = by_root.get(root, {}), replaced.get(root, set())
+        plan = renames.plan(root, mine, created, existed, token, places)
         if plan.steps:
             moves.plans[root] = plan
             moves.touched.update(_touched(survey, root, mine, plan))
+            moves.touched.update(path.rpartition(b"/")[0] for path in places)
     return moves
 
 

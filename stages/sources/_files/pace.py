@@ -16,7 +16,9 @@ _LEAP = 16
 """The number is multiplied by this at most."""
 _UNHURRIED = 0.2
 """Share of the time in which the archive is waited for, below which it is fast enough."""
-_LARGE_BATCH, _SMALL_BATCH = 128, 8
+_LARGE_BATCH = 128
+_SMALL_BATCH, MEDIUM_BATCH = 8, 16
+"""Files to be read by one task when there are many tasks, and when there are few."""
 _MANY = 16
 
 
@@ -87,7 +89,7 @@ class Pace:
 
     def _divide(self) -> None:
         if self.readers:
-            self.batch = _SMALL_BATCH if self.readers >= _MANY else 4 * _SMALL_BATCH
+            self.batch = _SMALL_BATCH if self.readers >= _MANY else MEDIUM_BATCH
         else:
             self.batch = _LARGE_BATCH
 

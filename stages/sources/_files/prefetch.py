@@ -31,7 +31,7 @@ _BIG_FILES = 64
 """Big files that are opened before the writer wants them."""
 _PATIENCE = 0.1
 """Seconds for threads to close files."""
-_PIECES = 8
+PIECES = 8
 """Of a big file, in flight."""
 
 
@@ -146,7 +146,7 @@ class Prefetch:
         try:
             while True:
                 readers = self._pace.readers
-                while len(flying) < min(readers, _PIECES) and (span := next(wanted, None)):
+                while len(flying) < min(readers, PIECES) and (span := next(wanted, None)):
                     flying.append(_piece_task(file, *span))
                     self._pool.submit(flying[-1], readers)
                 if flying:

@@ -34,6 +34,7 @@ def plan(
     created: Collection[bytes],
     existed: Callable[[bytes], bool],
     token: str,
+    replaced: Collection[bytes] = (),
 ) -> Plan:
     """Plan the renames below one top directory, which stays where it is.
 
@@ -44,10 +45,15 @@ def plan(
         existed: whether there was anything in the old tree at a path, apart from directories that
             are still the same at the same path.
         token: part of the names of what is parked, so that they are not taken.
+        replaced: those of `created` where another directory was: it has to go as a whole, or what
+            is not in the archive (such as its extended attributes) would stay.
     """
     mover = _Mover(top, moves, created, existed, token)
-    for path in sorted(moves, key=order):
-        mover.bring(path)
+    for path in sorted({*moves, *replaced}, key=order):
+        if path in moves:
+            mover.bring(path)
+        else:
+            mover.make_room(path)
     return mover.plan
 
 
@@ -83,6 +89,10 @@ class _Mover:
             self._clear(place)
             self._move(item, place)
             self.plan.moved.append(path)
+
+    def make_room(self, path: bytes) -> None:
+        """Clear the place of a new directory."""
+        self._directory(path)
 
     def _clear(self, place: Place) -> None:
         """Park what stands in the way."""

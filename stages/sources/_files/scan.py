@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from stages.sources._files.directory import Directory
 from stages.sources._files.exclude import Excludes
@@ -25,6 +26,22 @@ _Entry = os.DirEntry[str]
 Inspect = Callable[[Sequence[_Entry]], Sequence[object]]
 
 
+@dataclass(frozen=True)
+class Share:
+    """One of the shards that a tree is split into: all directories, and some of what is in them.
+
+    It goes by the inode, so that all names of a file are in the same shard.
+    """
+
+    number: int
+    """From 0 on."""
+    count: int
+
+    def has(self, inode: int) -> bool:
+        """Whether what has this inode, and is no directory, belongs to it."""
+        return inode % self.count == self.number
+
+
 class Scanner:
     """Opens directories and lists them. May be shared between threads.
 
@@ -33,6 +50,7 @@ class Scanner:
         one_file_system: do not enter what is on another device than the top.
         inspect: asked about items that are kept and are no directories; see `Directory.rows`.
         finish: called with each directory that could be opened, in the thread that opened it.
+        share: keep only what belongs to it.
     """
 
     def __init__(
@@ -41,11 +59,13 @@ class Scanner:
         one_file_system: bool,
         inspect: Inspect | None = None,
         finish: Callable[[Directory], None] | None = None,
+        share: Share | None = None,
     ) -> None:
         self._excludes = excludes
         self._one_file_system = one_file_system
         self._inspect = inspect
         self._finish = finish
+        self._share = share
         self._device: int | None = None
 
     def top(self, parent: int, name: bytes, path: bytes) -> Directory:
@@ -128,17 +148,13 @@ class Scanner:
         found: set[bytes],
     ) -> None:
         """Sort some items in."""
-        kinds: tuple[list[_Entry], list[_Entry], list[_Entry]] = ([], [], [])
-        for entry in block:
-            if entry.is_file(follow_symlinks=False):
-                kinds[0].append(entry)
-            elif entry.is_dir(follow_symlinks=False):
-                kinds[1].append(entry)
-            else:
-                kinds[2].append(entry)
-        files, directories, others = listed = [_names(some) for some in kinds]
         if marks:
-            found.update(*(marks.intersection(some) for some in listed))
+            found.update(marks.intersection(_names(block)))
+        kinds = _kinds(block)
+        if self._share is not None:
+            for some in (kinds[0], kinds[2]):
+                some[:] = [entry for entry in some if self._share.has(entry.inode())]
+        files, directories, others = listed = [_names(some) for some in kinds]
         excludes, path, included = self._excludes, directory.path, directory.included
         if excludes:
             files = excludes.keep(path, files, included)
@@ -186,6 +202,19 @@ def _leave_out(
     directory.left_out += [name for name in names if name not in kept]
     both = zip(names, entries, strict=True)
     entries[:] = [entry for name, entry in both if name in kept]
+
+
+def _kinds(block: Sequence[_Entry]) -> tuple[list[_Entry], list[_Entry], list[_Entry]]:
+    """Regular files, directories, and all others."""
+    kinds: tuple[list[_Entry], list[_Entry], list[_Entry]] = ([], [], [])
+    for entry in block:
+        if entry.is_file(follow_symlinks=False):
+            kinds[0].append(entry)
+        elif entry.is_dir(follow_symlinks=False):
+            kinds[1].append(entry)
+        else:
+            kinds[2].append(entry)
+    return kinds
 
 
 def _names(entries: Sequence[_Entry]) -> list[bytes]:

@@ -31,8 +31,8 @@ else:
 
 MEMORY = 64 << 20
 """Bytes that may be remembered."""
-_OVERHEAD = 400
-"""Bytes for each directory that is remembered, besides its path and what is packed."""
+_OVERHEAD = 800
+"""Bytes for each directory or file that is remembered, besides its path and what is packed."""
 
 
 @dataclass(frozen=True)
