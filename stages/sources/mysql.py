@@ -110,8 +110,7 @@ class Mysql(Source):
     def close(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            with contextlib.suppress(SourceError):
-                session.close()
+            session.close()
 
     def load(
         self,

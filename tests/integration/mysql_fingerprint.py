@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from pymysql.cursors import DictCursor
+from pymysql.cursors import DictCursor  # type: ignore[import-untyped]
 
 from tests.servers.mariadb import MariaDb
 
@@ -83,10 +83,7 @@ class _Look:
             "WHERE TABLE_SCHEMA=%s AND TABLE_NAME=%s ORDER BY ORDINAL_POSITION",
             (self._database, name),
         )
-        exact = [
-            f"{_q(each['name'])}+0e0" if each["type"] == "float" else f"SHA2({_q(each['name'])}, 256)"
-            for each in columns
-        ]
+        exact = [_exact(each["name"], each["type"]) for each in columns]
         named = ",".join(f"{text} AS c{number}" for number, text in enumerate(exact))
         found = {
             f"definition of {name}": definition,
@@ -125,6 +122,11 @@ class _Look:
             texts = [json.dumps(row, default=str, sort_keys=True) for row in kept]
             found |= {f"{table} {text}": texts.count(text) for text in texts}
         return found
+
+
+def _exact(name: str, kind: str) -> str:
+    """A value in full: FLOAT is shown with 6 digits otherwise."""
+    return f"{_q(name)}+0e0" if kind == "float" else f"SHA2({_q(name)}, 256)"
 
 
 def _q(name: str) -> str:

@@ -65,7 +65,7 @@ class TestRoundTrip:
         assert difference(fingerprint(server, "torture"), fingerprint(copy, "torture"))
 
     def test_through_restore_under_another_name(self, server: MariaDb, copy: MariaDb) -> None:
-        data, _ = dump(server, databases=["torture"], parallel=2)
+        data, _ = dump(server, databases=["torture"], exclude_tables=["large"], parallel=2)
         target = source(copy)
         url = f"mysql://{HOST}:{copy.port}/an%20other"
         target.load(iter(chunks(data)), artifact("torture"), url, False, StageContext())
@@ -73,6 +73,7 @@ class TestRoundTrip:
         here = fingerprint(server, "torture")
         for kind in ("rows of", "checksum of", "definition of", "trigger", "view"):
             ours = {key: value for key, value in here.items() if key.startswith(kind)}
+            ours.pop(f"{kind} large", None)
             theirs = {key: value for key, value in there.items() if key.startswith(kind)}
             # A sequence is shown with the name of its database.
             assert repr(ours) == repr(theirs).replace("`an other`", "`torture`")

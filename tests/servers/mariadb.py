@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pymysql
-from pymysql.constants import CLIENT
+import pymysql  # type: ignore[import-untyped]
+from pymysql.constants import CLIENT  # type: ignore[import-untyped]
 
 from tests.servers.base import HOST, IS_ROOT, Server, ServerFailed, find_program
 from tests.servers.ftp import make_certificate

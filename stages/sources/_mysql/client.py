@@ -67,7 +67,7 @@ def stream(
     """
     path = program(link, spec)
     context.findings.server_version = link.version
-    context.findings.facts["client"] = version(link, spec).removeprefix("warning: ")
+    context.findings.facts["client"] = version(link, spec).removeprefix("the client is ")
     context.findings.count("databases", len(databases))
     arguments = [*_options(path, link, spec), *_left_out(link, spec, databases), *spec.extra_args]
     with link.login.option_file() as descriptor:
@@ -84,6 +84,7 @@ def stream(
 
 def _options(path: str, link: Link, spec: MysqlSource) -> list[str]:
     options = ["--single-transaction", "--quick", "--hex-blob", "--default-character-set=utf8mb4"]
+    options.append("--skip-dump-date")  # The same content is the same bytes.
     options += [f"--{'' if spec.triggers else 'skip-'}triggers"]
     options += ["--routines"] * spec.routines + ["--events"] * spec.events
     if spec.lock == "full":
