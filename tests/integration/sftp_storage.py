@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -114,3 +116,33 @@ def stored_digest(server: Sshd) -> str:
         while block := file.read(CHUNK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def in_thread(function: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
+    """A started thread, and a list that will hold what the function gave or raised."""
+    results: list[object] = []
+
+    def run() -> None:
+        try:
+            results.append(function())
+        except Exception as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, results
+
+
+def wait_for(thread: threading.Thread, condition: Callable[[], bool]) -> None:
+    """Wait for what a thread brings about."""
+    while not condition():
+        assert thread.is_alive()
+        time.sleep(0.005)
+
+
+def written(storage: Sftp) -> Writer:
+    """A writer that has only its commit left."""
+    writer = storage.create(NAME, TOKEN)
+    writer.write(b"content")
+    writer.flush()
+    return writer

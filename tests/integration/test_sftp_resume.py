@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from pipeline.errors import Aborted, StorageError, StorageRefused, StorageUnavailable
 from pipeline.stage import CHUNK, Writer
-from stages.storages._sftp.part import NewPart, Publishing
-from stages.storages._sftp.session import Session
-from stages.storages._sftp.upload import Upload
 from stages.storages._sftp.window import WINDOW_BYTES
-from stages.storages._sftp.writer import SftpWriter
-from stages.storages.sftp import Sftp
 from tests.contracts.storage_subject import (
     NAME,
     OTHER_TOKEN,
     TOKEN,
     everything,
-    names,
     put,
     read,
 )
@@ -34,12 +27,15 @@ from tests.integration.sftp_storage import (
     MakeStorage,
     SftpTests,
     chunk,
+    in_thread,
     part_of,
     sftp_sessions,
     stored_digest,
     upload,
     upload_disturbed,
+    wait_for,
     works,
+    written,
 )
 from tests.servers.proxy import Proxy
 from tests.servers.sshd import Sshd
@@ -47,21 +43,6 @@ from tests.servers.sshd import Sshd
 WINDOW = WINDOW_BYTES // CHUNK
 SHARE = 0.02
 """Of the data, for headers: what a proxy counts is more than was written."""
-
-
-def in_thread(function: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
-    """A started thread, and a list that will hold what the function gave or raised."""
-    results: list[object] = []
-
-    def run() -> None:
-        try:
-            results.append(function())
-        except Exception as error:
-            results.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread, results
 
 
 def end_sessions(server: Sshd) -> None:
@@ -225,144 +206,6 @@ class TestUploadGoesOn(SftpTests):
         with Proxy(server.port) as proxy:
             storage = storage_on(server, port=proxy.port)
             upload_disturbed(server, storage, 20, {10: proxy.cut})
-
-
-class TestLostAnswers(SftpTests):
-    """What is no data, and may have been done although nobody said so."""
-
-    def test_creating(
-        self, server: Sshd, storage_on: MakeStorage, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with Proxy(server.port) as proxy:
-            storage = storage_on(server, port=proxy.port)
-            put(storage, f"{NAME}.other", [b"keeps the directory"])
-            proxy_muted_by(proxy, monkeypatch, NewPart, "_open")
-            creating, results = in_thread(lambda: storage.create(NAME, TOKEN))
-            wait_for(creating, part_of(server).exists)
-            proxy.cut()
-            proxy.thaw()
-            creating.join()
-            (writer,) = results
-            assert isinstance(writer, SftpWriter)
-            writer.write(b"content")
-            writer.commit()
-            assert read(storage, NAME) == b"content"
-            storage.delete(names(storage))
-
-    def test_syncing(
-        self, server: Sshd, storage_on: MakeStorage, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with Proxy(server.port) as proxy:
-            storage = storage_on(server, port=proxy.port)
-            writer: Any = storage.create(NAME, TOKEN)
-            writer.write(b"content")
-            proxy_muted_by(proxy, monkeypatch, Upload, "_sync")
-            flushing, results = in_thread(writer.flush)
-            wait_for(flushing, lambda: proxy_is_mute(proxy) and has_requests(writer))
-            proxy.cut()
-            proxy.thaw()
-            flushing.join()
-            assert results == [None]
-            writer.commit()
-            assert read(storage, NAME) == b"content"
-            storage.delete([NAME])
-
-    def test_renaming(
-        self, server: Sshd, storage_on: MakeStorage, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with Proxy(server.port) as proxy:
-            storage = storage_on(server, port=proxy.port)
-            writer = written(storage)
-            proxy_muted_by(proxy, monkeypatch, Publishing, "rename")
-            committing, results = in_thread(writer.commit)
-            wait_for(committing, (server.data / "backups" / NAME).exists)
-            proxy.cut()
-            proxy.thaw()
-            committing.join()
-            assert results == [None]
-            assert read(storage, NAME) == b"content"
-            assert storage.unfinished("") == []
-            storage.delete([NAME])
-
-    def test_abort_takes_back_a_rename(
-        self, server: Sshd, storage_on: MakeStorage, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with Proxy(server.port) as proxy:
-            storage = storage_on(server, port=proxy.port)
-            writer = written(storage)
-            lost = threading.Event()
-            rename = Publishing.rename
-
-            async def rename_and_hang(publishing: Publishing, session: Session, size: int) -> None:
-                proxy.mute()
-                try:
-                    await rename(publishing, session, size)
-                finally:
-                    lost.set()
-                    await asyncio.sleep(3600)  # `abort` comes before the next try.
-
-            monkeypatch.setattr(Publishing, "rename", rename_and_hang)
-            committing, results = in_thread(writer.commit)
-            wait_for(committing, (server.data / "backups" / NAME).exists)
-            proxy.cut()
-            proxy.thaw()
-            lost.wait()
-            writer.abort()
-            committing.join()
-            assert [type(result) for result in results] == [Aborted]
-            assert everything(storage) == []
-
-    def test_deleting(self, server: Sshd, storage_on: MakeStorage) -> None:
-        with Proxy(server.port) as proxy:
-            storage = storage_on(server, port=proxy.port)
-            put(storage, NAME, [b"content"])
-            assert names(storage) == [NAME]
-            proxy.mute()
-            deleting, results = in_thread(lambda: storage.delete([NAME]))
-            time.sleep(0.3)  # Before or after the request: both must do.
-            proxy.cut()
-            proxy.thaw()
-            deleting.join()
-            assert results == [None]
-            assert everything(storage) == []
-
-
-def written(storage: Sftp) -> Writer:
-    """A writer that has only its commit left."""
-    writer = storage.create(NAME, TOKEN)
-    writer.write(b"content")
-    writer.flush()
-    return writer
-
-
-def proxy_muted_by(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, owner: type, method: str) -> None:
-    """Have the first call of a method get no answer from the server."""
-    original = getattr(owner, method)
-    calls = []
-
-    async def muting(*args: Any) -> Any:
-        if not calls:
-            proxy.mute()
-        calls.append(method)
-        return await original(*args)
-
-    monkeypatch.setattr(owner, method, muting)
-
-
-def proxy_is_mute(proxy: Proxy) -> bool:
-    return proxy._mute
-
-
-def has_requests(writer: Any) -> bool:
-    """Whether a server owes a writer an answer."""
-    return bool(writer._upload._session._handler._requests)
-
-
-def wait_for(thread: threading.Thread, condition: Callable[[], bool]) -> None:
-    """Wait for what a thread brings about."""
-    while not condition():
-        assert thread.is_alive()
-        time.sleep(0.005)
 
 
 class TestDownloadGoesOn(SftpTests):

@@ -31,7 +31,10 @@ class Kind:
     """Whether `rmdir` leaves a directory alone that is not empty."""
 
 
-_INVISIBLE = "the service shows an object only when its upload is complete"
+_INVISIBLE = (
+    "the service shows an object only when its upload is complete; what a killed run sent stays "
+    "until the service's rule for incomplete uploads removes it"
+)
 _RENAMED = "an object is written under another name, and then renamed"
 _COPIED = (
     "warning: publishing copies the object: this driver is known neither for uploads that stay "
