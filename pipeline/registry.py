@@ -7,6 +7,7 @@ first use, so a missing driver breaks only the backup that needs it, and startin
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -16,8 +17,17 @@ from schemas.base import Spec
 from schemas.manifest import ManifestStage
 from schemas.transforms import bare_spec
 
+_added: dict[tuple[str, str], Any] = {}
+
+
+def add(components: Mapping[tuple[str, str], Any]) -> None:
+    """Make the components of modules known, by kind and type."""
+    _added.update(components)
+
 
 def _component(kind: str, type_name: str) -> Any:
+    if (kind, type_name) in _added:
+        return _added[kind, type_name]
     try:
         return importlib.import_module(f"stages.{kind}.{type_name}").COMPONENT
     except ImportError as error:

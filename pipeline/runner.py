@@ -48,6 +48,8 @@ class Runner:
     bus: EventBus = field(default_factory=EventBus)
     parallel: int = 1
     clock: Callable[[], datetime] = utc_now
+    modules: tuple[str, ...] = ()
+    """Files of the modules that the configuration names."""
 
     def __post_init__(self) -> None:
         self._scope: anyio.CancelScope | None = None
@@ -206,7 +208,8 @@ class BackupRun:
         self, plan: Plan, artifact: Artifact, now: datetime, slots: anyio.Semaphore
     ) -> None:
         pipeline, redactor = self._runner.pipeline, self._bus.redactor
-        job = Job(pipeline, plan.backup, artifact.name, self._identity(now), redactor)
+        identity, modules = self._identity(now), self._runner.modules
+        job = Job(pipeline, plan.backup, artifact.name, identity, redactor, modules)
         worker = Worker(job, self._bus)
         try:
             async with slots:

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 
 import anyio
 
-from pipeline import children
+from pipeline import children, registry
 from pipeline.branch import describe
 from pipeline.engine import ArtifactRun, RunIdentity
 from pipeline.errors import SourceError, root_causes
@@ -29,6 +29,7 @@ from pipeline.registry import Storages
 from pipeline.report import ArtifactReport, Outcome
 from pipeline.segment import GRACE, run_in_thread
 from pipeline.stage import Artifact, Source
+from schemas.modules import extend
 from schemas.pipeline import Pipeline
 
 COMMAND = "worker"
@@ -44,6 +45,8 @@ class Job:
     artifact: str
     identity: RunIdentity
     redactor: Redactor
+    modules: tuple[str, ...] = ()
+    """Files of modules, without which the rest of this could not be understood."""
 
 
 class Worker:
@@ -91,6 +94,7 @@ class Worker:
 
     def _listen(self) -> None:
         with Connection(os.dup(self._socket.fileno())) as connection:
+            connection.send(self._job.modules)
             connection.send(self._job)
             while not isinstance(message := connection.recv(), ArtifactReport):
                 self._bus.emit(message)
@@ -117,6 +121,7 @@ def _ended(process: subprocess.Popen[bytes]) -> str:
 def serve() -> None:
     """The child's end: receive a job, do it, send the report."""
     with Connection(os.dup(sys.stdin.fileno())) as connection:
+        registry.add(extend(connection.recv()).components)
         job: Job = connection.recv()
         try:
             report = anyio.run(_work, job, connection, backend="asyncio")

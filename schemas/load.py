@@ -18,14 +18,15 @@ from urllib.parse import unquote
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from schemas.document import Mapping as MappingNode
-from schemas.document import Scalar, plain
+from schemas.document import Scalar, Sequence, plain
 from schemas.explain import explain, keep_numbers_as_text, refuse_truths
 from schemas.include import Includer
 from schemas.interpolate import Interpolator
+from schemas.modules import NONE, Extensions, ModuleRefused, extend
 from schemas.pipeline import Pipeline
 from schemas.problems import Position, Problem, Problems
 from schemas.references import check_references
-from schemas.shapes import shape, visit
+from schemas.shapes import Shape, shape, visit
 
 MIN_SECRET = 4
 """Characters: shorter strings are not redacted, they would hit ordinary words."""
@@ -44,6 +45,8 @@ class Loaded:
     """What must be cut out of everything that is shown."""
     files: list[Path]
     """The configuration files that were read, in order."""
+    extensions: Extensions = NONE
+    """What its modules add."""
 
 
 class InvalidConfiguration(Exception):
@@ -71,36 +74,60 @@ def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Loaded:
     interpolator = Interpolator(os.environ if environ is None else environ, problems)
     includer = Includer(interpolator, problems)
     includer.read(str(path))
-    pipeline = None
+    pipeline, extensions = None, NONE
     if includer.root is not None:
-        pipeline = _validate(includer.root, includer.complete, problems)
-        _warn_of_readers(includer.root, includer.modes, problems)
-        _warn_of_arguments(includer.root, problems)
+        extensions = _extensions(includer.root, problems)
+        pipeline = _validate(includer.root, includer.complete, extensions.pipeline, problems)
+        expected = shape(extensions.pipeline)
+        _warn_of_readers(includer.root, includer.modes, expected, problems)
+        _warn_of_arguments(includer.root, expected, problems)
     if pipeline is None or problems.have_errors:
         raise InvalidConfiguration(problems.sorted())
-    secrets = {*_secrets(pipeline), *interpolator.file_values, *_secret_arguments(includer.root)}
-    return Loaded(pipeline, problems.sorted(), _redactable(secrets), includer.files)
+    arguments = _secret_arguments(includer.root, shape(extensions.pipeline))
+    secrets = _redactable({*_secrets(pipeline), *interpolator.file_values, *arguments})
+    return Loaded(pipeline, problems.sorted(), secrets, includer.files, extensions)
 
 
-def _validate(root: MappingNode, complete: bool, problems: Problems) -> Pipeline | None:
-    keep_numbers_as_text(root, Pipeline)
-    refuse_truths(root, Pipeline, problems)
+def _extensions(root: MappingNode, problems: Problems) -> Extensions:
+    """What the modules add that the configuration names; nothing when one cannot be used."""
+    entry = root.entries.get("modules")
+    items = entry.node.items if entry and isinstance(entry.node, Sequence) else []
+    named = [item for item in items if isinstance(item, Scalar) and isinstance(item.value, str)]
+    files: list[Path] = []
+    found = NONE
+    for number, item in enumerate(named):
+        files.append(Path(item.at.file).parent / str(item.value))
+        try:
+            found = extend(files)
+        except ModuleRefused as refused:
+            problems.add(item.at, ("modules", number), refused.message, refused.hint)
+            files.pop()
+    return found
+
+
+def _validate(
+    root: MappingNode, complete: bool, model: type[Pipeline], problems: Problems
+) -> Pipeline | None:
+    keep_numbers_as_text(root, model)
+    refuse_truths(root, model, problems)
     if complete:
         check_references(root, problems)
     try:
-        return Pipeline.model_validate(plain(root))
+        return model.model_validate(plain(root))
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
     # What is missing may stand in the file that could not be read.
     kept = [item for item in found if complete or item["type"] != "missing" or len(item["loc"]) > 1]
-    explain(kept, root, Pipeline, problems)
+    explain(kept, root, model, problems)
     return None
 
 
-def _warn_of_readers(root: MappingNode, modes: Mapping[str, int], problems: Problems) -> None:
+def _warn_of_readers(
+    root: MappingNode, modes: Mapping[str, int], expected: Shape, problems: Problems
+) -> None:
     in_clear = {
         scalar.at.file
-        for _, scalar, found in visit(root, shape(Pipeline))
+        for _, scalar, found in visit(root, expected)
         if found.annotation is SecretStr and scalar.origin == "literal" and scalar.value
     }
     for file, mode in modes.items():
@@ -109,22 +136,24 @@ def _warn_of_readers(root: MappingNode, modes: Mapping[str, int], problems: Prob
             problems.add(Position(file), (), message, f"chmod 600 {shlex.quote(file)}", "warning")
 
 
-def _arguments(root: MappingNode) -> Iterator[tuple[tuple[str | int, ...], Scalar]]:
+def _arguments(
+    root: MappingNode, expected: Shape
+) -> Iterator[tuple[tuple[str | int, ...], Scalar]]:
     """Arguments of programs that get a secret put in, going by the name of the variable."""
-    for path, scalar, _ in visit(root, shape(Pipeline)):
+    for path, scalar, _ in visit(root, expected):
         if not {"command", "inverse"}.isdisjoint(path) and _SECRET_NAME.search(scalar.raw):
             yield path, scalar
 
 
-def _warn_of_arguments(root: MappingNode, problems: Problems) -> None:
-    for path, scalar in _arguments(root):
+def _warn_of_arguments(root: MappingNode, expected: Shape, problems: Problems) -> None:
+    for path, scalar in _arguments(root, expected):
         message = "puts a secret where every user of this machine can read it"
         hint = "pass it to the program through `env`, or in a file"
         problems.add(scalar.at, path, message, hint, "warning")
 
 
-def _secret_arguments(root: MappingNode | None) -> Iterator[str]:
-    for _, scalar in _arguments(root) if root is not None else ():
+def _secret_arguments(root: MappingNode | None, expected: Shape) -> Iterator[str]:
+    for _, scalar in _arguments(root, expected) if root is not None else ():
         yield str(scalar.value)
 
 

@@ -127,6 +127,12 @@ class Pipeline(Spec):
     include: list[str] = Field(
         default_factory=list, description="More files to merge; globs, relative to this file."
     )
+    modules: list[str] = Field(
+        default_factory=list,
+        description="Python files that add sources, stages, storages and notifiers; relative to "
+        "this file. Others must not be able to write them.",
+        examples=[["/etc/nxs-backup/modules/etcd.py"]],
+    )
     storages: dict[Name, StorageSpec] = Field(
         default_factory=dict,
         description="Where backups are kept; declared once, used by name.",

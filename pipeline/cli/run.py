@@ -41,7 +41,8 @@ def _run(session: Session) -> int:
     bus = EventBus(Trimmer(), log, redactor=session.redactor)
     if screen is not None:
         bus.subscribe(screen.show)
-    runner = Runner(session.pipeline, bus, options.parallel)
+    modules = session.loaded.extensions.files
+    runner = Runner(session.pipeline, bus, options.parallel, modules=modules)
     work = partial(runner.run, session.chosen(options.backup))
     try:
         report: RunReport = run_interruptibly(work, runner.interrupt)

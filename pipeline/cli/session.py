@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline import registry
 from pipeline.errors import ConfigError
 from pipeline.graph import Plan, compile_backup, unknown
 from pipeline.redact import Redactor
@@ -23,6 +24,7 @@ class Session:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.loaded = _load(options)
+        registry.add(self.loaded.extensions.components)
         self.redactor = Redactor(self.loaded.secrets)
         self.storages = Storages(self.pipeline.storages)
         self._plans: dict[str, Plan] = {}
