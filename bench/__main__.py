@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("engine", "startup", "small_files", "storages")
+NAMES = ("engine", "startup", "files", "storages", "postgres", "mysql")
 
 
 def main() -> None:

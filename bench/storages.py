@@ -1,10 +1,12 @@
-"""A stream of random bytes to a real server of each storage, against the tools people would use.
+"""A stream of random bytes to a real server of each storage and back, against the tools in use.
 
-Ours is the storage alone, in a process that gets the stream from a pipe (`bench/push.py`): nobody
-else computes checksums on the way. `WHOLE=1` takes the whole program instead, with two of them and
-a manifest. Rivals get the same stream where they can take one, else the file. Servers and data are
-in memory where there is some, so that protocols are compared and not disks. `STORAGES="s3 nfs"`
-chooses, `MIB` is the size.
+Ours is the storage alone, in a process that gets the stream from a pipe (`bench/push.py`), or
+drops what it reads (`bench/pull.py`): nobody else computes checksums on the way. `WHOLE=1` takes
+the whole program instead, with two of them and a manifest. Rivals get the same stream where they
+can take one, else the file. Where `READERS` has rivals for it, the way back is compared too.
+Servers and data are in memory where there is some, so that protocols are compared and not disks.
+What it takes to start and to log in, for an object of one byte, is part of the time and shown
+beside it: with `MIB=4096` it counts less. `STORAGES="s3 nfs"` chooses, `MIB` is the size.
 """
 
 from __future__ import annotations
@@ -20,15 +22,19 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.measure import ARCHIVE, BUILD, ROOT, Cost, compare, cost, show
+from bench.measure import ARCHIVE, BUILD, ROOT, Comparison, Cost, compare, cost, show
 from tests.servers import places
+from tests.servers.base import HOST
 from tests.servers.places import Place
+from tests.servers.sshd import USER as SSH_USER
 
 MIB = int(os.environ.get("MIB", "1024"))
 _MEMORY = Path("/dev/shm")
+_OBJECT, _BYTE = "large-object", "one-byte"
+"""Names of what is read."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +64,77 @@ def main() -> None:
                     print(f"{name}: no server can be run here")
                 else:
                     _compare(name, place, Path(folder), source)
+                    _compare_reading(name, place, source)
 
 
 def _compare(name: str, place: Place, folder: Path, source: Path) -> None:
     place.data.mkdir(exist_ok=True)
     if place.server is not None:
         place.server.own()
-    ours = _ours(place, folder, source)
-    rivals = [rival for rival in RIVALS[name](place) if shutil.which(rival.line.split()[0])]
-    if not rivals:
+    byte = folder / "byte"
+    byte.write_bytes(b"x")
+    best = _Best(name)
+    for rival in _installed(name, RIVALS[name](place)):
+        ours, theirs = _ours(place, folder, source), functools.partial(_theirs, rival, source)
+        emptied = functools.partial(_emptied, place)
+        found = compare(functools.partial(emptied, ours), functools.partial(emptied, theirs))
+        _show(name, rival, found)
+        one = functools.partial(_theirs, rival, byte)
+        best.take(rival, found, _emptied(place, _ours(place, folder, byte)), _emptied(place, one))
+    best.show()
+
+
+def _compare_reading(name: str, place: Place, source: Path) -> None:
+    if name not in READERS:
+        return
+    shutil.copy(source, place.data / _OBJECT)
+    (place.data / _BYTE).write_bytes(b"x")
+    if place.server is not None:
+        place.server.own()
+
+    def ours(what: str) -> Cost:
+        return cost([sys.executable, "-m", "bench.pull", json.dumps(place.keys), what], ROOT)
+
+    best = _Best(f"{name}, read")
+    for rival in _installed(name, READERS[name](place)):
+        theirs = functools.partial(_theirs, rival, None)
+        found = compare(lambda: ours(_OBJECT), theirs)
+        _show(best.name, rival, found)
+        short = replace(rival, line=rival.line.replace(_OBJECT, _BYTE))
+        best.take(rival, found, ours(_BYTE), _theirs(short, None))
+    best.show()
+
+
+class _Best:
+    """The quickest rival of a storage, and how we do next to it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lines: list[tuple[float, str]] = []
+
+    def take(self, rival: Rival, found: Comparison, ours: Cost, theirs: Cost) -> None:
+        """Take a rival; `ours` and `theirs` are for an object of one byte."""
+        line = (
+            f"{self.name}: {1 / found.wall_ratio:.2f}x the throughput of the best, {rival.name} "
+            f"(starting took us {ours.wall:.2f} s of it, them {theirs.wall:.2f} s)"
+        )
+        self._lines.append((found.rival.wall, line))
+
+    def show(self) -> None:
+        if self._lines:
+            print(min(self._lines)[1], flush=True)
+
+
+def _installed(name: str, rivals: list[Rival]) -> list[Rival]:
+    found = [rival for rival in rivals if shutil.which(rival.line.split()[0])]
+    if not found:
         print(f"{name}: none of its rivals is installed")
-    for rival in rivals:
-        theirs = functools.partial(_theirs, rival, source)
-        found = compare(lambda: _emptied(place, ours), functools.partial(_emptied, place, theirs))
-        title = f"{name}: {MIB} MiB, {MIB / found.ours.wall:.0f} MiB/s"
-        show(title, f"{rival.name}, {MIB / found.rival.wall:.0f} MiB/s", found, "1.0 of the best")
+    return found
+
+
+def _show(name: str, rival: Rival, found: Comparison) -> None:
+    title = f"{name}: {MIB} MiB, {MIB / found.ours.wall:.0f} MiB/s"
+    show(title, f"{rival.name}, {MIB / found.rival.wall:.0f} MiB/s", found, "1.0 of the best")
 
 
 def _emptied(place: Place, action: Callable[[], Cost]) -> Cost:
@@ -104,10 +166,12 @@ def _configure(place: Place, folder: Path) -> Path:
     return path
 
 
-def _theirs(rival: Rival, source: Path) -> Cost:
-    line = _named(rival.line).replace("{file}", str(source))
-    piped = line if "{file}" in rival.line else f"cat {source} | {line}"
-    return cost(["sh", "-c", piped], BUILD, dict(rival.env), quiet=True)
+def _theirs(rival: Rival, source: Path | None) -> Cost:
+    line = _named(rival.line)
+    if source is not None:
+        piped = f"cat {source} | {line}"
+        line = line.replace("{file}", str(source)) if "{file}" in line else piped
+    return cost(["sh", "-c", line], BUILD, dict(rival.env), quiet=True)
 
 
 def _named(line: str) -> str:
@@ -115,12 +179,12 @@ def _named(line: str) -> str:
     return line.replace("{name}", f"object-{secrets.token_hex(4)}")
 
 
-def _rclone(kind: str, target: str, **options: object) -> Rival:
-    """`rclone rcat`, configured by the environment."""
+def _rclone(kind: str, target: str, verb: str = "rcat", **options: object) -> Rival:
+    """`rclone rcat` or another verb, configured by the environment."""
     env = {f"RCLONE_CONFIG_THERE_{key.upper()}": str(value) for key, value in options.items()}
     return Rival(
-        "rclone rcat",
-        f"rclone --config /dev/null rcat there:{target}",
+        f"rclone {verb}",
+        f"rclone --config /dev/null {verb} there:{target}",
         # With a bundle of certificates it would refuse to speak http to S3.
         {"RCLONE_CONFIG_THERE_TYPE": kind, "AWS_CA_BUNDLE": "", **env},
     )
@@ -143,82 +207,198 @@ def _local(place: Place) -> list[Rival]:
     ]
 
 
+def _local_read(place: Place) -> list[Rival]:
+    target = place.data / _OBJECT
+    return [Rival("cat", f"cat {target}"), _rclone("local", str(target), "cat")]
+
+
 def _sftp(place: Place) -> list[Rival]:
-    keys = place.keys
-    target = f"{keys['path']}/{{name}}"
-    options = (
-        f"-i {keys['key_file']} -P {keys['port']} -o StrictHostKeyChecking=no "
-        f"-o UserKnownHostsFile=/dev/null {keys['user']}@{keys['host']}"
-    )
-    gcm = "-c aes128-gcm@openssh.com"
-    login = {"host": keys["host"], "port": keys["port"], "user": keys["user"]}
+    target = f"{place.data}/{{name}}"
+    login = f"{_ssh_options(place)} {SSH_USER}@{HOST}"
     return [
-        Rival("sftp put", f"sftp -q -b - {options} <<E\nput {{file}} {target}\nE"),
-        Rival(
-            "sftp put, aes128-gcm", f"sftp -q -b - {gcm} {options} <<E\nput {{file}} {target}\nE"
-        ),
-        _rclone("sftp", target, key_file=keys["key_file"], **login),
+        *_ciphers("sftp put", f"sftp -q -b - {login} <<E\nput {{file}} {target}\nE"),
+        *_ciphers("ssh cat", f"ssh -q {login} 'cat > {target}'"),
+        _rclone("sftp", target, **_rclone_login(place)),
     ]
+
+
+def _sftp_read(place: Place) -> list[Rival]:
+    target = f"{place.data}/{_OBJECT}"
+    copy = place.server.client_dir / "copy"  # It insists on a file.
+    login = f"{_ssh_options(place)} {SSH_USER}@{HOST}"
+    return [
+        *_ciphers("sftp get", f"sftp -q -b - {login} <<E\nget {target} {copy}\nE"),
+        *_ciphers("ssh cat", f"ssh -q -n {login} 'cat {target}'"),
+        _rclone("sftp", target, "cat", **_rclone_login(place)),
+    ]
+
+
+def _ciphers(name: str, line: str) -> list[Rival]:
+    """As it comes, and with the cipher that is the fastest where AES is in hardware."""
+    program, _, rest = line.partition(" ")
+    fast = f"{program} -c aes128-gcm@openssh.com {rest}"
+    return [Rival(name, line), Rival(f"{name}, aes128-gcm", fast)]
+
+
+def _ssh_options(place: Place) -> str:
+    check = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    return f"-i {place.server.key} -o Port={place.server.port} {check}"
+
+
+def _rclone_login(place: Place) -> dict[str, object]:
+    server = place.server
+    return {"host": HOST, "port": server.port, "user": SSH_USER, "key_file": server.key}
 
 
 def _ftp(place: Place) -> list[Rival]:
-    keys = place.keys
-    login = {"host": keys["host"], "port": keys["port"], "user": keys["user"]}
-    url = f"ftp://{keys['host']}:{keys['port']}/{keys['path']}/{{name}}"
     return [
-        Rival(
-            "curl -T -",
-            f"curl -sS -T - --ssl-reqd --cacert {keys['tls']['ca']} "
-            f"--user {shlex.quote(keys['user'] + ':' + keys['password'])} {url}",
-        ),
-        _rclone(
-            "ftp",
-            f"{keys['path']}/{{name}}",
-            explicit_tls="true",
-            no_check_certificate="true",
-            **{"pass": _obscured(keys["password"])},
-            **login,
-        ),
+        Rival("curl -T -", f"{_curl_of(place)} -T - {_ftp_url(place)}/{{name}}"),
+        _rclone_ftp(place, "{name}", "rcat"),
     ]
+
+
+def _ftp_read(place: Place) -> list[Rival]:
+    return [
+        Rival("curl", f"{_curl_of(place)} {_ftp_url(place)}/{_OBJECT}"),
+        _rclone_ftp(place, _OBJECT, "cat"),
+    ]
+
+
+def _ftp_url(place: Place) -> str:
+    keys = place.keys
+    return f"ftp://{keys['host']}:{keys['port']}/{keys['path']}"
+
+
+def _curl_of(place: Place) -> str:
+    keys = place.keys
+    user = shlex.quote(f"{keys['user']}:{keys['password']}")
+    return f"curl -sS --ssl-reqd --cacert {keys['tls']['ca']} --user {user}"
+
+
+def _rclone_ftp(place: Place, name: str, verb: str) -> Rival:
+    keys = place.keys
+    return _rclone(
+        "ftp",
+        f"{keys['path']}/{name}",
+        verb,
+        explicit_tls="true",
+        no_check_certificate="true",
+        host=keys["host"],
+        port=keys["port"],
+        user=keys["user"],
+        **{"pass": _obscured(keys["password"])},
+    )
 
 
 def _s3(place: Place) -> list[Rival]:
-    keys = place.keys
-    env = {
-        "AWS_ACCESS_KEY_ID": keys["access_key"],
-        "AWS_SECRET_ACCESS_KEY": keys["secret_key"],
+    there = f"s3://{place.keys['bucket']}/{{name}}"
+    return [
+        Rival("aws s3 cp -", f"{_aws_of(place)} - {there}", _aws_environment(place)),
+        _rclone_s3(place, "{name}", "rcat"),
+    ]
+
+
+def _s3_read(place: Place) -> list[Rival]:
+    there = f"s3://{place.keys['bucket']}/{_OBJECT}"
+    return [
+        Rival("aws s3 cp -", f"{_aws_of(place)} {there} -", _aws_environment(place)),
+        _rclone_s3(place, _OBJECT, "cat"),
+    ]
+
+
+def _aws_of(place: Place) -> str:
+    return f"aws s3 cp --quiet --endpoint-url {place.keys['endpoint']}"
+
+
+def _aws_environment(place: Place) -> dict[str, str]:
+    return {
+        "AWS_ACCESS_KEY_ID": place.keys["access_key"],
+        "AWS_SECRET_ACCESS_KEY": place.keys["secret_key"],
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+
+
+def _rclone_s3(place: Place, name: str, verb: str) -> Rival:
+    keys = place.keys
+    return _rclone(
+        "s3",
+        f"{keys['bucket']}/{name}",
+        verb,
+        provider="Other",
+        endpoint=keys["endpoint"],
+        access_key_id=keys["access_key"],
+        secret_access_key=keys["secret_key"],
+    )
+
+
+def _nfs(place: Place) -> list[Rival]:
+    return [Rival("nfs-cp (libnfs)", f"nfs-cp {{file}} '{_nfs_url(place, '{name}')}'")]
+
+
+def _nfs_read(place: Place) -> list[Rival]:
+    return [Rival("nfs-cat (libnfs)", f"nfs-cat '{_nfs_url(place, _OBJECT)}'")]
+
+
+def _nfs_url(place: Place, name: str) -> str:
+    keys = place.keys
+    ports = f"nfsport={keys['nfs_port']}&mountport={keys['mount_port']}"
+    return (
+        f"nfs://{keys['host']}{keys['export']}/backups/{name}?version=3&{ports}"
+        f"&uid={keys['uid']}&gid={keys['gid']}"
+    )
+
+
+def _smb(place: Place) -> list[Rival]:
+    keys = place.keys
+    login = f"-U {shlex.quote(keys['user'] + '%' + keys['password'])} -p {keys['port']}"
+    share = f"//{keys['host']}/{keys['share']} -D {keys['path']} -s /dev/null"
+    put = f"smbclient {share} {login}"
     return [
-        Rival(
-            "aws s3 cp -",
-            f"aws s3 cp --quiet --endpoint-url {keys['endpoint']} - s3://{keys['bucket']}/{{name}}",
-            env,
-        ),
+        Rival("smbclient put -", f"{put} -c 'put - {{name}}'"),
+        Rival("smbclient put - (signed)", f"{put} --client-protection=sign -c 'put - {{name}}'"),
         _rclone(
-            "s3",
-            f"{keys['bucket']}/{{name}}",
-            provider="Other",
-            endpoint=keys["endpoint"],
-            access_key_id=keys["access_key"],
-            secret_access_key=keys["secret_key"],
+            "smb",
+            f"{keys['share']}/{keys['path']}/{{name}}",
+            host=keys["host"],
+            port=keys["port"],
+            user=keys["user"],
+            **{"pass": _obscured(keys["password"])},
         ),
     ]
 
 
-def _nfs(place: Place) -> list[Rival]:
+def _webdav(place: Place) -> list[Rival]:
     keys = place.keys
-    url = (
-        f"nfs://{keys['host']}{keys['export']}/backups/{{name}}?version=3&nfsport={keys['nfs_port']}"
-        f"&mountport={keys['mount_port']}&uid={keys['uid']}&gid={keys['gid']}"
-    )
-    return [Rival("nfs-cp (libnfs)", f"nfs-cp {{file}} '{url}'")]
+    login = shlex.quote(f"{keys['user']}:{keys['password']}")
+    return [
+        Rival("curl -T -", f"curl -sSf -T - --user {login} {keys['url']}/{{name}}"),
+        Rival("curl -T file", f"curl -sSf -T {{file}} --user {login} {keys['url']}/{{name}}"),
+        _rclone(
+            "webdav",
+            "{name}",
+            url=keys["url"],
+            vendor="other",
+            user=keys["user"],
+            **{"pass": _obscured(keys["password"])},
+        ),
+    ]
 
 
 RIVALS: dict[str, Callable[[Place], list[Rival]]] = {
     "local": _local,
     "sftp": _sftp,
+    "fsspec": _sftp,
     "ftp": _ftp,
     "s3": _s3,
     "nfs": _nfs,
+    "smb": _smb,
+    "webdav": _webdav,
+}
+READERS: dict[str, Callable[[Place], list[Rival]]] = {
+    "local": _local_read,
+    "sftp": _sftp_read,
+    "fsspec": _sftp_read,
+    "ftp": _ftp_read,
+    "s3": _s3_read,
+    "nfs": _nfs_read,
 }

@@ -34,7 +34,7 @@ class Files(Source):
         self._backup = backup
         self.memory = memory(spec.readers)
         self.processes = spec.shards
-        self._filled: set[Path] = set()
+        self._filled: dict[Path, set[str]] = {}
         if spec.incremental is not None:
             self.periods = (spec.incremental.full, *spec.incremental.levels)
             self.index_identity = spec.incremental.index_identity
@@ -84,9 +84,10 @@ class Files(Source):
     ) -> Sequence[str]:
         from stages.sources._files.extract import extract
 
-        # What the artifacts before this one have left there is no reason to stop.
-        problems = extract(chunks, target, overwrite or target in self._filled)
-        self._filled.add(target)
+        # What other artifacts have just left there is no reason to stop.
+        there = self._filled.setdefault(target, set())
+        problems = extract(chunks, target, overwrite or bool(there - {artifact.name}))
+        there.add(artifact.name)
         return problems
 
     def apply(self, chunks: Iterator[bytes], artifact: Artifact, target: Path) -> Sequence[str]:
