@@ -6,20 +6,22 @@ PLATFORMS ?=
 PRESET ?= 6
 # What pytest is given, such as `make test TESTS="tests/unit -k retention"`.
 TESTS ?=
+# Files of tests that run side by side: most of their time they wait for servers.
+WORKERS ?= 3
 # `make lock UPGRADE=--upgrade` takes the newest versions; otherwise pins stay as they are.
 UPGRADE ?=
 
 VENV := .venv
 PYZ := dist/nxs-backup.pyz
 PACKAGES := pipeline schemas stages
-# Folders count as well: their times change when a file is removed.
-SOURCES := $(shell find $(PACKAGES) -name __pycache__ -prune -o -print 2>/dev/null)
-OPTIONS := $(PYTHON) $(PRESET) $(PYTHONS) $(PLATFORMS)
+SOURCES := $(sort $(shell find $(PACKAGES) -name __pycache__ -prune -o -type f -print 2>/dev/null))
+VERSION = $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null)
+OPTIONS = $(VERSION) $(PRESET) $(PYTHONS) $(PLATFORMS) $(SOURCES)
 BUILDER := $(wildcard zipapp/*.py zipapp/*.toml zipapp/boot/*.py)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: .FORCE bench clean demo help lint lock pyz python system-packages test types
+.PHONY: .FORCE bench clean demo help lint lock pyz python servers system-packages test types
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 12
@@ -27,8 +29,11 @@ help: ## list the targets
 demo: $(PYZ) ## a backup and its restore, in seconds, with the built archive
 	@NXS_BACKUP=$(PYZ) PYTHON=$(PYTHON) sh examples/demo.sh
 
-test: system-packages lint pyz ## everything: lint, types, archive, all tests
-	$(VENV)/bin/python -m pytest $(TESTS)
+test: system-packages lint pyz servers ## everything: lint, types, archive, all tests
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+
+servers: $(VENV)/.complete ## the servers of tests that no package has
+	$(VENV)/bin/python -m tests.servers.install
 
 lint: $(VENV)/.complete types ## formatting, code rules, types
 	$(VENV)/bin/ruff format --check .
@@ -72,7 +77,7 @@ $(VENV)/.complete: tests/requirements.lock | python
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-# Changes only when the options do.
+# Changes only when the options do, or which files there are.
 build/pyz-options: .FORCE
 	@mkdir -p $(@D)
 	@echo '$(OPTIONS)' | cmp -s - $@ || echo '$(OPTIONS)' > $@

@@ -6,11 +6,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.program import Program
+from tests.servers import places
+from tests.servers.base import one_at_a_time
+from tests.servers.places import Place
 from tests.servers.sshd import Sshd
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,15 +23,16 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session")
 def pyz() -> Path:
     """dist/nxs-backup.pyz for the Python that runs the tests, built when it is missing or stale."""
-    made = subprocess.run(
-        ["make", "-s", "pyz", f"PYTHON={sys.executable}"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    with one_at_a_time("pyz"):
+        made = subprocess.run(
+            ["make", "-s", "pyz", f"PYTHON={sys.executable}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=600,
+        )
     assert made.returncode == 0, made.stdout
     return ROOT / "dist" / "nxs-backup.pyz"
 
@@ -49,6 +54,18 @@ def program(pyz: Path, warm_cache: Path, tmp_path: Path) -> Program:
         "NXS_BACKUP_CACHE_DIR": str(warm_cache),
     }
     return Program(pyz, tmp_path, environment)
+
+
+@pytest.fixture(params=places.MAKERS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A place of each storage, one after the other."""
+    with ExitStack() as stack:
+        made = places.MAKERS[request.param](stack, tmp_path)
+        if made is None:
+            pytest.skip("no server can be run here")
+        if made.keys["type"] == "s3":
+            made.keys["max_size"] = "100GiB"  # With larger objects parts may grow, and memory too.
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -94,6 +94,12 @@ def files_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
+def memory_ceiling(program: Program, config: Path) -> int:
+    """The bytes that the run of the only backup of a configuration may take, as `check` says."""
+    (ceiling,) = re.findall(r"memory at most ([\d.]+) MiB", program.ok("check", config))
+    return int(float(ceiling) * (1 << 20))
+
+
 def peak_memory(process: subprocess.Popen[bytes]) -> tuple[int, int]:
     """Wait for the end: (exit code, largest resident size in bytes, children not counted).
 

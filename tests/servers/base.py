@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import json
 import os
 import shutil
@@ -31,6 +32,16 @@ _ATTEMPTS = 3
 
 class ServerFailed(Exception):
     """A server did not start; carries the end of its log."""
+
+
+@contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Tests in several processes make what they share one after the other."""
+    build = Path(__file__).resolve().parents[2] / "build"
+    build.mkdir(exist_ok=True)
+    with open(build / f"{name}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def free_port() -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 
-from tests.servers.base import GID, HOST, IS_ROOT, UID, Server, ServerFailed
+from tests.servers.base import GID, HOST, IS_ROOT, UID, Server, ServerFailed, one_at_a_time
 from tests.servers.ftp import make_certificate
 
 USER = "postgres"
@@ -56,23 +56,16 @@ def programs(major: int) -> Path:
     if debian.exists():
         return debian
     folder = _BUILD / f"postgresql-{major}"
-    if not folder.exists():
-        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=_made(_BUILD)))
-        part.chmod(0o755)
-        (_unpack_old if major == OLD else _install)(major, part)
-        try:
+    with one_at_a_time(folder.name):
+        if not folder.exists():
+            part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=_BUILD))
+            part.chmod(0o755)
+            (_unpack_old if major == OLD else _install)(major, part)
             part.rename(folder)
-        except OSError:  # Another test run was quicker.
-            shutil.rmtree(part)
     found = [path.parent for path in folder.glob("**/bin/postgres")]
     if not found:
         raise ServerFailed(f"{folder} has no PostgreSQL")
     return found[0]
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def _install(major: int, folder: Path) -> None:

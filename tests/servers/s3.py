@@ -14,7 +14,7 @@ from typing import Any
 import botocore.session  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
 
-from tests.servers.base import HOST, Server, ServerFailed
+from tests.servers.base import HOST, Server, ServerFailed, one_at_a_time
 
 ACCESS_KEY = "AKIANXSROOT"
 SECRET_KEY = "Pa55 word of root"
@@ -60,7 +60,8 @@ class Versitygw(Server):
         (self.dir / "iam" / "users.json").write_text(json.dumps(users))
 
     def configure(self) -> None:
-        built = subprocess.run([_HERE / "install-versitygw"], capture_output=True, check=False)
+        with one_at_a_time("versitygw"):
+            built = subprocess.run([_HERE / "install-versitygw"], capture_output=True, check=False)
         if built.returncode:
             raise ServerFailed(built.stderr.decode(errors="replace")[-2000:])
 
