@@ -48,14 +48,15 @@ def test_the_shards_are_restored_together_to_the_same_tree(program: Program) -> 
     config = configure(program)
     report = program.json("run", config)
     artifacts = report["backups"][0]["artifacts"]
-    assert {artifact["name"] for artifact in artifacts} == {f"source.shard-{n}" for n in (1, 2, 3)}
+    name = f"{program.folder}/source".strip("/").replace("/", "-")
+    assert {artifact["name"] for artifact in artifacts} == {f"{name}.shard-{n}" for n in (1, 2, 3)}
     files = [artifact["counts"]["files"] for artifact in artifacts]
     assert all(files)
     program.ok("verify", config)
     program.ok("restore", config, "--backup", "tree", "--to", "back")
     assert tree.differences(program.folder / "source", program.folder / "back" / "source") == []
     only = program.folder / "only"
-    program.ok("restore", config, "--backup", "tree", "--artifact", "source", "--to", only)
+    program.ok("restore", config, "--backup", "tree", "--artifact", name, "--to", only)
     assert tree.differences(program.folder / "source", only / "source") == []
 
 
@@ -80,7 +81,7 @@ def test_a_set_that_lacks_a_shard_is_not_restored(program: Program) -> None:
     time.sleep(1)
     program.ok("run", config)
     for storage in ("one", "two"):
-        newest = max((program.folder / storage / "tree" / "source.shard-2").glob("*.tar"))
+        newest = max((program.folder / storage / "tree").glob("*source.shard-2/*.tar"))
         newest.unlink()
     done = program.run("restore", config, "--backup", "tree", "--to", "back")
     assert done.returncode == 0, done.stderr
