@@ -70,7 +70,9 @@ def storage_error(error: Exception, server: str, user: str, doing: str) -> Stora
         doing: what was tried, such as `read "a/b"`.
     """
     if isinstance(error, Malformed):
-        return StorageRefused(f'"{server}" does not speak SMB: {error}', "check host and port, and who is on the way")
+        return StorageRefused(
+            f'"{server}" does not speak SMB: {error}', "check host and port, and who is on the way"
+        )
     status = error.status if isinstance(error, SmbError) else Status.OK
     if status in _DENIED:
         hint = f'check what "{user}" may do with the share, and with its files'

@@ -5,69 +5,29 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import TypeVar
 
 import spnego
 from spnego.exceptions import SpnegoError
 
 from pipeline.errors import StorageRefused
 from stages.storages._smb.calls import HEADER_SIZE, cut, encode, unpack
-from stages.storages._smb.crypto import (
-    CipherAlgorithm,
-    Signer,
-    SigningAlgorithm,
-    derive_key,
-    make_sealer,
-)
+from stages.storages._smb.crypto import CipherAlgorithm, Signer, derive_key, make_sealer
 from stages.storages._smb.errors import login_refusal, share_refusal
 from stages.storages._smb.link import CREDIT, Link
-from stages.storages._smb.types import (
-    Call,
-    Command,
-    Dialect,
-    Limits,
-    Malformed,
-    SmbError,
-    Status,
+from stages.storages._smb.negotiate import (
+    SIGNING_ENABLED,
+    SIGNING_REQUIRED,
+    Negotiated,
+    negotiate,
+    validate,
 )
+from stages.storages._smb.types import Call, Command, Dialect, Malformed, SmbError, Status
 
-_SIGNING_ENABLED, _SIGNING_REQUIRED = 1, 2
-_LARGE_MTU, _ENCRYPTION = 0x04, 0x40
-_PREAUTH, _CIPHERS, _SIGNING = 1, 2, 8
-"""Types of negotiate contexts."""
-_SHA_512 = 1
 _GUEST, _ANONYMOUS, _ENCRYPT_SESSION = 1, 2, 4
 _ENCRYPT_SHARE = 0x8000
 _DISK = 1
-_VALIDATE = 0x00140204
-"""FSCTL_VALIDATE_NEGOTIATE_INFO."""
-_NO_VALIDATION = frozenset(
-    {
-        Status.FILE_CLOSED,
-        Status.INVALID_DEVICE_REQUEST,
-        Status.NOT_SUPPORTED,
-        Status.NOT_IMPLEMENTED,
-        Status.INVALID_PARAMETER,
-    }
-)
-"""What servers say that do not know it."""
-_MAX_MESSAGE = 1 << 20
-"""More at once wins nothing."""
-_OUR_CIPHERS = (
-    CipherAlgorithm.AES_128_GCM,
-    CipherAlgorithm.AES_256_GCM,
-    CipherAlgorithm.AES_128_CCM,
-    CipherAlgorithm.AES_256_CCM,
-)
-"""The best first, like the next."""
-_OUR_SIGNING = (
-    SigningAlgorithm.AES_GMAC,
-    SigningAlgorithm.AES_CMAC,
-    SigningAlgorithm.HMAC_SHA256,
-)
 
 
 @dataclass(frozen=True)
@@ -80,20 +40,6 @@ class Login:
     password: str
     signing: bool
     encrypt: bool
-
-
-@dataclass(frozen=True)
-class _Negotiated:
-    """What the server answered to the first message."""
-
-    dialect: Dialect
-    security_mode: int
-    server_id: bytes
-    capabilities: int
-    limits: Limits
-    signing: SigningAlgorithm
-    cipher: CipherAlgorithm | None
-    token: bytes
 
 
 def log_in(link: Link, login: Login, previous_session: int = 0) -> None:
@@ -112,114 +58,35 @@ def log_in(link: Link, login: Login, previous_session: int = 0) -> None:
     client_id = os.urandom(16)  # Its own: by it Samba puts connections into one process.
     mode = _mode(login)
     try:
-        negotiated = link.call(_negotiate(client_id, mode))
+        negotiated = link.call(negotiate(client_id, mode))
     except SmbError as error:
         raise StorageRefused(
             f'"{login.host}" does not speak version 2 or 3 of SMB', f"it answered with {error}"
         ) from error
     link.dialect, link.limits = negotiated.dialect, negotiated.limits
-    link.has_large_messages = negotiated.limits.write > CREDIT
+    link.has_large_messages = max(negotiated.limits) > CREDIT
     if login.encrypt and negotiated.cipher is None:
         raise StorageRefused(
             f'"{login.host}" cannot encrypt', "remove encrypt, or switch encryption on there"
         )
     _set_up_session(link, login, negotiated, previous_session)
     _connect_to_share(link, login, negotiated)
-    if link.dialect < Dialect.SMB_3_1_1 and (link.signer or link.sealer):
-        _validate(link, negotiated, client_id, mode)
+    if link.dialect < Dialect.SMB_3_1_1 and (link.signer or link.is_encrypted):
+        validate(link, negotiated, client_id, mode)
 
 
 def _mode(login: Login) -> int:
-    return _SIGNING_REQUIRED if login.signing else _SIGNING_ENABLED
+    return SIGNING_REQUIRED if login.signing else SIGNING_ENABLED
 
 
 # What both sides can do
-
-
-def _negotiate(client_id: bytes, mode: int) -> Call[_Negotiated]:
-    dialects = struct.pack(f"<{len(Dialect)}H", *Dialect)
-    contexts = [
-        (_PREAUTH, struct.pack("<HHH32s", 1, 32, _SHA_512, os.urandom(32))),
-        (_CIPHERS, _choices(_OUR_CIPHERS)),
-        (_SIGNING, _choices(_OUR_SIGNING)),
-    ]
-    start = _aligned(HEADER_SIZE + 36 + len(dialects))
-    capabilities = _LARGE_MTU | _ENCRYPTION
-    body = struct.pack(
-        "<HHHHI16sIHH", 36, len(Dialect), mode, 0, capabilities, client_id, start, len(contexts), 0
-    )
-    body = (body + dialects).ljust(start - HEADER_SIZE, b"\0")
-    for kind, data in contexts:
-        body = body.ljust(_aligned(len(body)), b"\0")
-        body += struct.pack("<HHI", kind, len(data), 0) + data
-    return Call(Command.NEGOTIATE, body, _read_negotiated)
-
-
-def _choices(numbers: Sequence[int]) -> bytes:
-    return struct.pack(f"<{1 + len(numbers)}H", len(numbers), *numbers)
-
-
-def _aligned(offset: int) -> int:
-    return -(-offset // 8) * 8
-
-
-def _read_negotiated(message: memoryview) -> _Negotiated:
-    _, mode, number, contexts = unpack("<HHHH", message, HEADER_SIZE)
-    capabilities, *sizes = unpack("<IIII", message, HEADER_SIZE + 24)
-    token_at, token_size, contexts_at = unpack("<HHI", message, HEADER_SIZE + 56)
-    if number not in list(Dialect):
-        raise Malformed(f"it wants version 0x{number:04X} of the protocol")
-    dialect = Dialect(number)
-    cipher, signing = None, SigningAlgorithm.HMAC_SHA256
-    if dialect == Dialect.SMB_3_1_1:
-        signing = SigningAlgorithm.AES_CMAC
-        for kind, choice in _read_contexts(message, contexts_at, contexts):
-            if kind == _CIPHERS and choice:
-                cipher = _known(CipherAlgorithm, choice)
-            elif kind == _SIGNING:
-                signing = _known(SigningAlgorithm, choice)
-    elif dialect >= Dialect.SMB_3_0:
-        signing = SigningAlgorithm.AES_CMAC
-        cipher = CipherAlgorithm.AES_128_CCM if capabilities & _ENCRYPTION else None
-    is_large = dialect > Dialect.SMB_2_0_2 and capabilities & _LARGE_MTU
-    most = _MAX_MESSAGE if is_large else CREDIT
-    return _Negotiated(
-        dialect,
-        mode,
-        bytes(cut(message, HEADER_SIZE + 8, 16)),
-        capabilities,
-        Limits(*(min(size, most) for size in sizes)),
-        signing,
-        cipher,
-        bytes(cut(message, token_at, token_size)),
-    )
-
-
-def _read_contexts(message: memoryview, at: int, count: int) -> Iterator[tuple[int, int]]:
-    """Kind and chosen number of each negotiate context."""
-    for _ in range(count):
-        at = _aligned(at)
-        kind, size = unpack("<HH", message, at)
-        if kind in (_CIPHERS, _SIGNING):
-            yield kind, unpack("<H", message, at + 10)[0]
-        at += 8 + size
-
-
-Algorithm = TypeVar("Algorithm", bound=IntEnum)
-
-
-def _known(kind: type[Algorithm], number: int) -> Algorithm:
-    try:
-        return kind(number)
-    except ValueError:
-        raise Malformed(f"it chose number {number}, which we did not offer") from None
 
 
 # Who we are
 
 
 def _set_up_session(
-    link: Link, login: Login, negotiated: _Negotiated, previous_session: int
+    link: Link, login: Login, negotiated: Negotiated, previous_session: int
 ) -> None:
     context = _authentication(login)
     token, status = _step(login, context, negotiated.token), -1
@@ -241,7 +108,7 @@ def _set_up_session(
 
 
 def _protect(
-    link: Link, login: Login, negotiated: _Negotiated, key: bytes, history: list[bytes]
+    link: Link, login: Login, negotiated: Negotiated, key: bytes, history: list[bytes]
 ) -> None:
     """Have all that follows signed; whether it goes on like that, the share decides."""
     digest = _digest(history[:-1])
@@ -339,7 +206,7 @@ def _encrypt(link: Link) -> None:
 # The share
 
 
-def _connect_to_share(link: Link, login: Login, negotiated: _Negotiated) -> None:
+def _connect_to_share(link: Link, login: Login, negotiated: Negotiated) -> None:
     path = encode(f"\\\\{login.host}\\{login.share}")
     body = struct.pack("<HHHH", 9, 0, HEADER_SIZE + 8, len(path))
     try:
@@ -353,7 +220,7 @@ def _connect_to_share(link: Link, login: Login, negotiated: _Negotiated) -> None
         )
     if flags & _ENCRYPT_SHARE and not link.is_encrypted:
         _encrypt(link)
-    if not (login.signing or negotiated.security_mode & _SIGNING_REQUIRED):
+    if not (login.signing or negotiated.security_mode & SIGNING_REQUIRED):
         link.signer = None
 
 
@@ -361,46 +228,3 @@ def _read_share(message: memoryview) -> tuple[int, int, int]:
     (tree_id,) = unpack("<I", message, 36)
     kind, _, flags = unpack("<BBI", message, HEADER_SIZE + 2)
     return tree_id, kind, flags
-
-
-# Whether somebody on the way talked both sides into an old version
-
-
-def _validate(link: Link, negotiated: _Negotiated, client_id: bytes, mode: int) -> None:
-    ours = struct.pack(
-        f"<I16sHH{len(Dialect)}H",
-        _LARGE_MTU | _ENCRYPTION,
-        client_id,
-        mode,
-        len(Dialect),
-        *Dialect,
-    )
-    body = struct.pack(
-        "<HHI16sIIIIIIII",
-        57,
-        0,
-        _VALIDATE,
-        b"\xff" * 16,
-        HEADER_SIZE + 56,
-        len(ours),
-        0,
-        0,
-        0,
-        24,
-        1,
-        0,
-    )
-    call = Call(Command.IOCTL, body + ours, bytes, expects=24, accepts=_NO_VALIDATION | {Status.OK})
-    message = memoryview(link.call(call))
-    if call.status != Status.OK:
-        return  # Signed as everything is, so the server said it itself.
-    (at,) = unpack("<I", message, HEADER_SIZE + 32)
-    theirs = struct.pack(
-        "<I16sHH",
-        negotiated.capabilities,
-        negotiated.server_id,
-        negotiated.security_mode,
-        negotiated.dialect,
-    )
-    if bytes(cut(message, at, 24)) != theirs:
-        raise Malformed("somebody on the way changed what was negotiated")

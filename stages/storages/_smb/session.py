@@ -27,7 +27,7 @@ class Session:
 
     Args:
         server: its name, for messages.
-        timeout: seconds without an answer after which the session fails.
+        timeout: seconds without progress after which a lost connection is not replaced any more.
         connect: makes a connection to the share, and watches it with the interrupt; is given the
             number of an earlier session that the server is to close, or 0.
         previous: such a number.
@@ -87,9 +87,7 @@ class Session:
 
     def result(self, call: Call[T]) -> T:
         """Wait for the answer to a submitted request; raises SmbError, and like `submit`."""
-        result = self.link.result(call)
-        self._silent_since, self._attempts = None, 0
-        return result
+        return self.link.result(call)
 
     def call(self, call: Call[T]) -> T:
         """Submit a request and wait for its answer; raises what they raise."""
@@ -126,7 +124,7 @@ class Session:
 
     def progressed(self) -> None:
         """Something is done that need not be done again."""
-        self._losses = 0
+        self._silent_since, self._attempts, self._losses = None, 0, 0
 
     def end(self, make_error: Callable[[], Exception]) -> None:
         """Have all that is or will be done here raise an error; from any thread."""

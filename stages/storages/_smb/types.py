@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from stages.storages._tcp import Buffer
 
@@ -110,8 +110,7 @@ class Dialect(IntEnum):
         return self.name.lower().replace("_", " ", 1).replace("_", ".").upper()
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What a server takes and gives at once, in bytes."""
 
     transact: int

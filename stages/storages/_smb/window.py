@@ -19,7 +19,7 @@ from stages.storages._smb.types import Call, SmbError, Status
 from stages.storages._tcp import Buffer
 
 HELD_BYTES = 32 << 20
-"""Bytes that are not known to be on the server's disk, at most."""
+"""Bytes that were sent, and are not known to be on the server's disk, at most."""
 IN_FLIGHT_BYTES = 16 << 20
 """Bytes of WRITEs that were not answered, at most."""
 MAX_BLOCK = CHUNK
@@ -69,6 +69,8 @@ class Window:
         self._held_bytes = 0
         self._kept = 0
         """Bytes from the beginning that are on the server's disk."""
+        self._answered = 0
+        """Where the farthest WRITE ends that was ever answered."""
 
     def add(self, chunk: bytes) -> None:
         """Take a chunk; waits while too much is under way.
@@ -86,7 +88,7 @@ class Window:
     def drain(self) -> None:
         """Wait until everything is on the server's disk; raises like `add`."""
         self._send_tail()
-        while self._held_bytes:
+        while self._todo or self._held_bytes:
             self._session.persist(self._advance, is_progress=False)
 
     def _send_tail(self) -> None:
@@ -99,7 +101,6 @@ class Window:
             piece = _Piece(self.size, view[at : at + block])
             self._todo.append(piece)
             self.size += len(piece.data)
-            self._held_bytes += len(piece.data)
             while self._todo:
                 self._session.persist(self._advance, is_progress=False)
 
@@ -120,7 +121,7 @@ class Window:
         return (
             len(self._flying) < _IN_FLIGHT
             and self._flying_bytes + size <= IN_FLIGHT_BYTES
-            and self._held_bytes <= HELD_BYTES
+            and self._held_bytes + size <= HELD_BYTES
         )
 
     def _resume(self) -> None:
@@ -131,7 +132,7 @@ class Window:
         self._todo = deque(sorted(again, key=lambda piece: piece.offset))
         self._flying.clear()
         self._written, self._flush = [], None
-        self._flying_bytes = self._written_bytes = 0
+        self._flying_bytes = self._written_bytes = self._held_bytes = 0
         self._generation = self._session.generation
 
     def _submit(self, piece: _Piece) -> None:
@@ -139,6 +140,7 @@ class Window:
         piece.call = self._session.submit(call)
         self._flying.append(self._todo.popleft())
         self._flying_bytes += len(piece.data)
+        self._held_bytes += len(piece.data)
 
     def _settle(self) -> None:
         """Take the answer to the oldest WRITE."""
@@ -151,6 +153,7 @@ class Window:
             self._split(piece, count)
         self._written.append(piece)
         self._written_bytes += len(piece.data)
+        self._note_progress(piece.offset + len(piece.data))
         if self._flush and self._flush.call.is_done:
             self._finish_flush(self._flush)
         if self._written_bytes >= _FLUSH_BYTES and not self._flush:
@@ -160,6 +163,7 @@ class Window:
         """Send again what the server did not take of a piece."""
         if not count:
             raise SmbError(Status.DISK_FULL)  # Who takes nothing and gives no reason never will.
+        self._held_bytes -= len(piece.data) - count
         self._todo.appendleft(_Piece(piece.offset + count, piece.data[count:]))
         piece.data = piece.data[:count]
 
@@ -178,3 +182,9 @@ class Window:
             default=self.size,
         )
         self._session.progressed()
+
+    def _note_progress(self, answered: int) -> None:
+        """What was answered once, and is sent again, is none."""
+        if answered > self._answered:
+            self._answered = answered
+            self._session.progressed()
