@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.base import AbsolutePath, ByteSize, Duration, Secret, Spec, Text
+from schemas.base import AbsolutePath, ByteSize, Duration, Secret, Spec, Text, hide_secrets
 from schemas.tls import Tls
 
 
@@ -407,24 +407,7 @@ class FsspecStorage(Spec):
     @field_validator("storage_options")
     @classmethod
     def _hide_secrets(cls, options: dict[str, Any]) -> dict[str, Any]:
-        return {name: _hidden(name, value) for name, value in options.items()}
-
-
-_SECRET_OPTION = re.compile(
-    r"(?i)(pass|pwd|secret|token|credential|key|sas\b|connection_string)(?!.*(file|path)(name)?$)"
-)
-_NO_SECRETS = frozenset({"anon", "browser", "cache", "cloud", "google_default"})
-"""Words that gcsfs understands instead of a token."""
-
-
-def _hidden(name: str, value: Any) -> Any:
-    """An option of a driver, whose model is not known: by its name, its text may be a secret."""
-    if isinstance(value, dict):
-        return {inner: _hidden(str(inner), each) for inner, each in value.items()}
-    if isinstance(value, list):
-        return [_hidden(name, each) for each in value]
-    is_secret = isinstance(value, str) and value not in _NO_SECRETS and _SECRET_OPTION.search(name)
-    return Secret(value) if is_secret else value
+        return hide_secrets(options)
 
 
 class MemoryStorage(Spec):

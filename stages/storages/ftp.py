@@ -45,7 +45,7 @@ class Ftp(Storage):
 
     def __init__(self, spec: FtpStorage, _patience: Patience | None = None) -> None:
         self._spec = spec
-        self._patience = _patience or Patience()
+        self._patience = _patience or Patience(seconds=spec.timeout)
         self._lock = threading.Lock()
         self._current: Link | None = None
 

@@ -6,6 +6,7 @@ import concurrent.futures
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -28,12 +29,12 @@ from stages.storages._names import (
 from stages.storages._s3.delete import Deleter
 from stages.storages._s3.parts import PartPlan
 from stages.storages._s3.publish import Place
-from stages.storages._s3.read import head, read_range
+from stages.storages._s3.read import Reader
 from stages.storages._s3.service import Patience, Service
 from stages.storages._s3.uploads import Keys, list_uploads, sweep
 from stages.storages._s3.writer import S3Writer
 
-_RANGE = 4 * CHUNK
+_RANGE = 8 * CHUNK
 """Bytes that are asked for in one request while reading."""
 _READ_AHEAD = 4
 """Requests on their way while reading."""
@@ -49,7 +50,7 @@ class S3(Storage):
 
     def __init__(self, spec: S3Storage, _patience: Patience | None = None) -> None:
         self._spec = spec
-        self._patience = _patience or Patience()
+        self._patience = _patience or Patience(seconds=spec.timeout)
         self._keys = Keys(spec.path)
         self._plan = PartPlan(spec.part_size, spec.parallel, spec.max_size)
         self._deleter = Deleter(self._keys)
@@ -98,7 +99,8 @@ class S3(Storage):
         answer = await service.ask(
             "create_multipart_upload", doing, Key=claim, **self._encryption()
         )
-        return Place(name, token, key, (claim, answer["UploadId"]), self._parameters())
+        upload = (claim, service.told(answer, "UploadId", doing))
+        return Place(name, token, key, upload, self._parameters())
 
     def _encryption(self) -> dict[str, Any]:
         spec = self._spec
@@ -123,19 +125,19 @@ class S3(Storage):
     def open(self, name: str, offset: int = 0) -> Iterator[bytes]:
         check_name(name)
         service, key = self._service, self._keys.key(name)
-        found = service.run(head, service, name, key)
-        size, tag = found["ContentLength"], found["ETag"]
+        reader = Reader(service, name, key)
+        size = service.run(reader.size)
         if offset > size:
             raise ended_early(name, offset)
         ranges = ((start, min(start + _RANGE, size)) for start in range(offset, size, _RANGE))
-        reads: deque[concurrent.futures.Future[bytearray]] = deque()
+        reads: deque[concurrent.futures.Future[list[bytes]]] = deque()
         try:
             for start, end in ranges:
-                reads.append(service.submit(read_range, service, name, key, tag, start, end))
+                reads.append(service.submit(reader.range, start, end))
                 if len(reads) >= _READ_AHEAD:
-                    yield from _chunks(service.wait(reads.popleft()))
+                    yield from service.wait(reads.popleft())
             while reads:
-                yield from _chunks(service.wait(reads.popleft()))
+                yield from service.wait(reads.popleft())
         finally:
             for read in reads:
                 read.cancel()
@@ -147,11 +149,12 @@ class S3(Storage):
         return sorted(found, key=lambda info: info.name)
 
     async def _list(self, service: Service, prefix: str) -> Sequence[ObjectInfo]:
+        doing = f'list "{prefix}"'
         found: list[ObjectInfo] = []
         more: dict[str, Any] = {}
         while True:
             answer = await service.ask(
-                "list_objects_v2", f'list "{prefix}"', Prefix=self._keys.below(prefix), **more
+                "list_objects_v2", doing, Prefix=self._keys.below(prefix), **more
             )
             for entry in answer.get("Contents", ()):
                 name = self._keys.name(entry["Key"])
@@ -159,7 +162,8 @@ class S3(Storage):
                     found.append(ObjectInfo(name, entry["Size"]))
             if not answer.get("IsTruncated"):
                 return found
-            more = {"ContinuationToken": answer["NextContinuationToken"]}
+            token = service.told(answer, "NextContinuationToken", doing)
+            more = {"ContinuationToken": token}
 
     def delete(self, names: Sequence[str]) -> None:
         for name in names:
@@ -182,10 +186,16 @@ class S3(Storage):
 
     def probe(self) -> Sequence[str]:
         service = self._service
+        service.run(self._look_around, service)
         facts = [f'bucket "{service.bucket}" on "{service.server}"']
         if self._spec.object_lock:
             facts.append(f"objects are locked for {format_duration(self._spec.object_lock.keep)}")
         return [*facts, *self._doubts(service)]
+
+    async def _look_around(self, service: Service) -> None:
+        # Unlike `head_bucket`, it gets told what is wrong: answers to HEAD have no body.
+        with suppress(StorageDenied):  # Not everybody needs to list.
+            await service.ask("list_objects_v2", "look at the bucket", MaxKeys=1)
 
     def _doubts(self, service: Service) -> Sequence[str]:
         """What is allowed, and not wise."""
@@ -197,12 +207,6 @@ class S3(Storage):
         if tls_mode(self._spec.tls, address.hostname or "") != "verify":
             return ["warning: the certificate is not checked; anyone on the way can pose as it"]
         return []
-
-
-def _chunks(data: bytearray) -> Iterator[bytes]:
-    with memoryview(data) as view:
-        for start in range(0, len(data), CHUNK):
-            yield bytes(view[start : start + CHUNK])
 
 
 def _is_visible(name: str) -> bool:

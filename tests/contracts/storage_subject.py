@@ -42,6 +42,8 @@ def _revealed(value: Any) -> Any:
         return value.get_secret_value()
     if isinstance(value, dict):
         return {key: _revealed(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_revealed(each) for each in value]
     return value
 
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.catalog import parse_time
 from tests import tree
-from tests.e2e.program import Program, files_below, peak_memory
+from tests.e2e.program import Program, files_below, memory_ceiling, peak_memory
+from tests.servers import places
 from tests.servers.base import HOST
 from tests.servers.sshd import USER, Sshd
 
 pytestmark = pytest.mark.e2e
 
 MIB, GIB = 1 << 20, 1 << 30
+STREAM = int(os.environ.get("STREAM_MIB", "256")) * MIB
+RANDOM = "exec openssl enc -aes-128-ctr -nosalt -K 00 -iv 00 -in /dev/zero 2>/dev/null"
 
 TWO_STORAGES = """\
     name: shop
@@ -66,10 +72,30 @@ WRITES = re.compile(
 OPEN = re.compile(r'open(?:at)?\(.*?"(?P<path>[^"]*)", (?P<flags>[A-Z_|]+)')
 
 
-def test_no_local_byte_outside_the_storage(program: Program, sshd: Sshd) -> None:
+def to_everywhere(program: Program, storages: dict[str, Any], source: dict[str, Any]) -> Path:
+    """The configuration of one backup to several storages."""
+    backup = {
+        "source": source,
+        "stages": [],
+        "fan_out": [{"storage": name, "rotate": {"last": 1}} for name in storages],
+    }
+    return program.configure(
+        json.dumps({"name": "shop", "storages": storages, "backups": {"it": backup}})
+    )
+
+
+@pytest.mark.timeout(600)
+def test_no_local_byte_outside_the_storage(program: Program) -> None:
     """Looks at each system call that could make or change a file, of all threads and children."""
     tree.mixed(program.folder / "source", 300)
-    config, _ = configure(program, sshd, '{type: files, paths: ["{here}/source"]}')
+    with ExitStack() as stack:
+        found = places.start(stack, program.folder)
+        storages = {name: place.keys for name, place in found.items()}
+        source = {"type": "files", "paths": [f"{program.folder}/source"]}
+        _no_local_byte(program, to_everywhere(program, storages, source))
+
+
+def _no_local_byte(program: Program, config: Path) -> None:
     program.ok("run", config)  # the archive has unpacked itself, Python has compiled what it needs
     trace = program.folder.parent / f"{program.folder.name}.trace"
     calls = "trace=openat,open,creat,/^(mkdir|rename|link|symlink|unlink|truncate|memfd|mknod).*"
@@ -108,12 +134,35 @@ def written_paths(trace: str) -> list[str]:
     return found
 
 
+@pytest.mark.timeout(600)
+def test_a_stream_arrives_as_it_is_within_the_memory_of_the_plan(
+    program: Program, place: places.Place
+) -> None:
+    """`STREAM_MIB=2048` in the environment makes it as large as one likes."""
+    line = f"{RANDOM} | head -c {STREAM}"
+    source = {"type": "command", "command": ["sh", "-c", line]}
+    config = to_everywhere(program, {"there": place.keys}, source)
+    ceiling = memory_ceiling(program, config)
+    code, peak = peak_memory(program.start("run", config))
+    assert code == 0, (program.folder / "output").read_text()
+    print(f"peak {peak / MIB:.0f} MiB, ceiling {ceiling / MIB:.0f} MiB")
+    assert peak < ceiling < 256 * MIB
+    stored = [path for path in place.data.rglob("*") if path.is_file()]
+    whole = max(stored, key=lambda path: path.stat().st_size)
+    assert sha256_of(f"cat '{whole}'") == sha256_of(line)
+    assert whole.stat().st_size == STREAM
+
+
+def sha256_of(line: str) -> str:
+    """The digest of what a shell line prints."""
+    return subprocess.check_output(["sh", "-c", f"{line} | sha256sum"], text=True).split()[0]
+
+
 def test_five_gibibytes_to_two_storages_stay_under_the_ceiling(
     program: Program, sshd: Sshd
 ) -> None:
     # Random bytes: neither zstd nor the page cache of a sparse file makes it easier than it is.
-    maker = "exec openssl enc -aes-128-ctr -nosalt -K 00 -iv 00 -in /dev/zero 2>/dev/null"
-    source = f"{{type: command, command: [sh, -c, '{maker} | head -c {5 * GIB}']}}"
+    source = f"{{type: command, command: [sh, -c, '{RANDOM} | head -c {5 * GIB}']}}"
     config, remote = configure(program, sshd, source)
     graph = program.ok("graph", config)
     ceiling = float(graph.split("memory at most ")[1].split(" MiB")[0]) * MIB

@@ -14,16 +14,16 @@ from pipeline.errors import StorageRefused
 from pipeline.naming import part_name
 from pipeline.stage import CHUNK
 from pipeline.tryout import try_out
+from stages.storages._s3.service import Service
 from tests.contracts.storage_subject import NAME, OTHER_TOKEN, TOKEN, everything, names, put, read
 from tests.integration.s3_storage import (
-    QUICK,
+    PART,
     MakeStorage,
     empty,
     server,
     storage_on,
     write_parts,
 )
-from tests.servers.http import Answer, HttpSink, Received
 from tests.servers.s3 import (
     BUCKET,
     USER_KEY,
@@ -100,21 +100,6 @@ class TestPermissions:
         assert try_out(root).denied == {}
 
 
-class Recorder(HttpSink):
-    """Says what a service says to a small upload, up to the look at what came of it."""
-
-    def take(self, request: Received) -> Answer:
-        super().take(request)
-        upload = f"<Key>.a.{TOKEN}.part</Key><UploadId>1</UploadId>"
-        begun, listed = "InitiateMultipartUploadResult", "ListMultipartUploadsResult"
-        answers = {
-            "HEAD": Answer(status=404),
-            "POST": Answer(body=f"<{begun}>{upload}</{begun}>".encode()),
-            "GET": Answer(body=f"<{listed}><Upload>{upload}</Upload></{listed}>".encode()),
-        }
-        return answers.get(request.method, Answer())
-
-
 class TestObjects:
     def test_tags_and_metadata(self, server: Versitygw, storage_on: MakeStorage) -> None:
         tags = {"kind": "backup of a / b", "näme": "1+1=2"}
@@ -147,26 +132,6 @@ class TestObjects:
             assert storage.unfinished("") == []
             assert "objects are locked for 30d" in storage.probe()
 
-    def test_class_and_encryption_are_asked_for(self, storage_on: MakeStorage) -> None:
-        with Recorder() as sink:
-            storage = storage_on(
-                None,
-                QUICK,
-                endpoint=sink.url(""),
-                encryption="kms",
-                kms_key="the-key",
-                storage_class="STANDARD_IA",
-            )
-            writer = storage.create("a", TOKEN)
-            with pytest.raises(StorageRefused):  # What it stored is not found again.
-                writer.commit()
-        (claim,) = [one for one in sink.received if one.method == "POST"]
-        (put,) = [one for one in sink.received if one.method == "PUT"]
-        for request in (claim, put):
-            assert request.headers["x-amz-server-side-encryption"] == "aws:kms"
-            assert request.headers["x-amz-server-side-encryption-aws-kms-key-id"] == "the-key"
-        assert put.headers["x-amz-storage-class"] == "STANDARD_IA"
-
     def test_five_thousand_objects(self, server: Versitygw, storage_on: MakeStorage) -> None:
         storage = storage_on(server, path="many")
         directory = server.data / BUCKET / "many" / "a"
@@ -179,15 +144,47 @@ class TestObjects:
         storage.delete(expected)
         assert names(storage) == []
 
-    def test_a_service_without_batch_delete(self, storage_on: MakeStorage) -> None:
-        unknown = Answer(status=501, body=b"<Error><Code>NotImplemented</Code></Error>")
-        with HttpSink(unknown, Answer(status=204)) as sink:
-            storage = storage_on(None, endpoint=sink.url(""))
-            storage.delete(["a", "b"])
-            storage.delete(["c"])
-            requests = [(one.method, one.path) for one in sink.received]
-        assert requests[0] == ("POST", f"/{BUCKET}?delete")
-        assert sorted(requests[1:]) == [("DELETE", f"/{BUCKET}/{name}") for name in "abc"]
+    def test_parts_that_grow(
+        self, server: Versitygw, storage_on: MakeStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("stages.storages._s3.parts.STEP", 2)
+        monkeypatch.setattr("stages.storages._s3.parts.MAX_PARTS", 6)
+        storage = storage_on(server, max_size="50MiB")
+        writer: Any = storage.create(NAME, TOKEN)
+        content = write_parts(writer, 8)
+        writer.flush()
+        upload = {"Bucket": BUCKET, "Key": NAME, "UploadId": writer._upload_id}
+        sizes = [part["Size"] for part in server.client().list_parts(**upload)["Parts"]]
+        assert sizes == [PART, PART, 2 * PART, 2 * PART, 2 * PART, 17]
+        writer.commit()
+        assert read(storage, NAME) == content
+
+    def test_a_service_that_takes_no_signed_addresses_is_read_through_the_library(
+        self, server: Versitygw, storage_on: MakeStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def unsigned(service: Service, key: str) -> str:
+            asked.append(key)
+            return f"{server.endpoint}/{service.bucket}/{key}?X-Amz-Signature=0"
+
+        asked: list[str] = []
+        monkeypatch.setattr(Service, "signed_address", unsigned)
+        storage = storage_on(server)
+        content = os.urandom(9 * CHUNK + 17)
+        put(storage, NAME, [content])
+        assert read(storage, NAME) == content
+        assert asked == [NAME]
+
+    @pytest.mark.parametrize("signed", [True, False])
+    def test_objects_without_a_tag_are_read_too(
+        self,
+        server: Versitygw,
+        storage_on: MakeStorage,
+        monkeypatch: pytest.MonkeyPatch,
+        signed: bool,
+    ) -> None:
+        (server.data / BUCKET / "untagged").write_bytes(b"put there by somebody else")
+        monkeypatch.setattr(Service, "has_proxy", lambda *_: not signed)
+        assert read(storage_on(server), "untagged") == b"put there by somebody else"
 
     def test_replaced_while_it_is_read(self, server: Versitygw, storage_on: MakeStorage) -> None:
         storage = storage_on(server)

@@ -9,11 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import pytest
 
 from pipeline.errors import Aborted, StorageError, StorageRefused, StorageUnavailable
 from pipeline.stage import CHUNK, Writer
+from stages.storages._s3.fetch import Fetcher, Wanted
+from stages.storages._s3.read import Reader
+from stages.storages._s3.service import Patience
 from stages.storages.s3 import S3
 from tests.contracts.storage_subject import NAME, TOKEN, everything, put, read
 from tests.integration.s3_storage import (
@@ -107,7 +111,7 @@ class TestUpload:
 
     def test_goes_on_after_standing_still(self, server: Versitygw, storage_on: MakeStorage) -> None:
         with Proxy(server.port) as proxy:
-            storage = storage_on(proxy, timeout="500ms")
+            storage = storage_on(proxy, Patience(), timeout="500ms")
             writer = storage.create(NAME, TOKEN)
             content = write_parts(writer, 1)
             proxy.freeze()
@@ -220,6 +224,25 @@ class TestUpload:
         assert ends == [Aborted]
         assert everything(storage) == []
 
+    def test_abort_at_the_end_of_commit(
+        self, server: Versitygw, storage_on: MakeStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        storage = storage_on(server)
+        writer = storage.create(NAME, TOKEN)
+        writer.write(b"content")
+        wait = storage._service.wait
+
+        def wait_and_abort(future: Future[object]) -> object:
+            result = wait(future)
+            writer.abort()
+            return result
+
+        with monkeypatch.context() as patched:
+            patched.setattr(storage._service, "wait", wait_and_abort)
+            with pytest.raises(Aborted):
+                writer.commit()
+        assert everything(storage) == []
+
     def test_close_ends_what_is_under_way(self, server: Versitygw, storage_on: MakeStorage) -> None:
         storage = storage_on(server)
         writer = storage.create(NAME, TOKEN)
@@ -274,6 +297,20 @@ class TestDownload:
             assert got == content
             storage.delete([NAME])
 
+    def test_connections_that_broke_while_idle_are_replaced(
+        self, server: Versitygw, storage_on: MakeStorage
+    ) -> None:
+        with Proxy(server.port) as proxy:
+            storage = storage_on(proxy, Patience(seconds=0))
+            put(storage, NAME, [b"content"])
+            assert read(storage, NAME) == b"content"
+            fetcher = storage._service.fetcher
+            assert len(fetcher._idle) == 1
+            proxy.cut()
+            storage._service.run(_fetch, fetcher, storage)
+            assert len(fetcher._idle) == 1
+            storage.delete([NAME])
+
     def test_frozen_server(self, victim: Versitygw, storage_on: MakeStorage) -> None:
         storage = storage_on(victim, QUICK, timeout="500ms")
         put(storage, NAME, [bytes(CHUNK)] * 40)
@@ -283,3 +320,14 @@ class TestDownload:
         with pytest.raises(StorageUnavailable, match="stands still"):
             list(chunks)
         victim.thaw()
+
+
+async def _fetch(fetcher: Fetcher, storage: S3) -> None:
+    """Read an object without the library's look at it, which would find the break first."""
+    service, got = storage._service, list[bytes]()
+    reader = Reader(service, NAME, NAME)
+    reader._tag = "*"
+    address = await reader._signed()
+    assert address is not None
+    await fetcher.fetch(Wanted(address, "*", 0, 7), got.append)
+    assert got == [b"content"]

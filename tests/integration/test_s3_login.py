@@ -29,7 +29,6 @@ from tests.servers.base import HOST, free_port
 from tests.servers.http import Answer, HttpSink, self_signed
 from tests.servers.s3 import (
     ACCESS_KEY,
-    BUCKET,
     SECRET_KEY,
     USER_KEY,
     USER_SECRET,
@@ -202,15 +201,3 @@ class TestConnection:
                 storage.list("")
         with HttpSink(Answer(body=b"<html>hello</html>")) as sink:
             assert storage_on(None, endpoint=sink.url("")).list("") == []
-
-    def test_virtual_addressing(
-        self, storage_on: MakeStorage, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with HttpSink(Answer(status=404)) as sink:
-            # As a proxy, since names of buckets are known to no resolver here.
-            monkeypatch.setenv("http_proxy", sink.url(""))
-            endpoint = "http://s3.example.net"
-            storage = storage_on(None, QUICK, endpoint=endpoint, addressing="virtual")
-            with pytest.raises(ObjectMissing):
-                read(storage, NAME)
-            assert sink.received[0].path == f"http://{BUCKET}.s3.example.net/{NAME}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import Aborted
+from pipeline.errors import Aborted, StorageUnavailable
 from stages.storages._sftp.part import NewPart, Publishing
 from stages.storages._sftp.session import Session
 from stages.storages._sftp.upload import Upload
@@ -116,6 +116,29 @@ class TestLostAnswers(SftpTests):
             committing.join()
             assert [type(result) for result in results] == [Aborted]
             assert everything(storage) == []
+
+    def test_abort_comes_before_a_rename_that_is_still_under_way(
+        self, server: Sshd, storage_on: MakeStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        storage = storage_on(server)
+        writer = written(storage)
+        was_done = Publishing.was_done
+
+        async def rename_unanswered(publishing: Publishing, *_: object) -> None:
+            publishing.may_be_done = True
+            raise StorageUnavailable("no answer")
+
+        async def look_too_early(publishing: Publishing, session: Session, size: int) -> bool:
+            found = await was_done(publishing, session, size)
+            part_of(server).rename(server.data / "backups" / NAME)
+            return found
+
+        monkeypatch.setattr(Publishing, "rename", rename_unanswered)
+        monkeypatch.setattr(Publishing, "was_done", look_too_early)
+        with pytest.raises(StorageUnavailable):
+            writer.commit()
+        writer.abort()
+        assert everything(storage) == []
 
     def test_deleting(self, server: Sshd, storage_on: MakeStorage) -> None:
         with Proxy(server.port) as proxy:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 import pytest
 
 from pipeline.errors import StorageRefused, StorageUnavailable
+from pipeline.naming import part_name
 from pipeline.stage import CHUNK
 from stages.storages._webdav import upload
+from stages.storages._webdav import writer as writer_module
+from stages.storages._webdav.names import on_server
+from stages.storages._webdav.tree import Place, check_stored, was_moved
 from tests.contracts.storage_subject import NAME, TOKEN, everything, names, put, read
 from tests.integration.webdav_storage import (
     HASTY,
@@ -21,6 +26,7 @@ from tests.integration.webdav_storage import (
     write_all,
 )
 from tests.servers.base import HOST, small_disk
+from tests.servers.http import Answer, HttpSink
 from tests.servers.proxy import Proxy
 from tests.servers.webdav import Apache, Nginx
 
@@ -114,6 +120,43 @@ class TestBreaks(WebdavTests):
             proxy.thaw()
             writer.abort()
         assert everything(storage_at(apache.url("lost-4"))) == []
+
+    def test_a_size_that_is_not_told_is_no_proof(self, storage_at: MakeStorage) -> None:
+        told = (
+            b'<multistatus xmlns="DAV:"><response><href>/dav/a</href><propstat><prop/>'
+            b"<status>HTTP/1.1 200 OK</status></propstat></response></multistatus>"
+        )
+        place = Place(NAME, part_name(NAME, TOKEN))
+        with (
+            HttpSink(Answer(status=207, body=told)) as sink,
+            storage_at(sink.url("/dav"))._link.session() as session,
+        ):
+            assert check_stored(session, place, None, "write")
+            assert not check_stored(session, place, 5, "write")
+
+    def test_an_abort_comes_before_a_move_that_is_still_under_way(
+        self, apache: Apache, storage_at: MakeStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        directory = apache.data / "lost-5"
+        storage = storage_at(apache.url("lost-5"))
+        unanswered = storage.create(NAME, TOKEN)
+        write(unanswered, 1)
+        unanswered.flush()
+
+        def move_unanswered(*_: object) -> None:
+            raise StorageUnavailable("no answer")
+
+        def look_too_early(*asked: Any) -> bool:
+            found = was_moved(*asked)
+            (directory / on_server(part_name(NAME, TOKEN))).rename(directory / NAME)
+            return found
+
+        monkeypatch.setattr(writer_module, "move", move_unanswered)
+        monkeypatch.setattr(writer_module, "was_moved", look_too_early)
+        with pytest.raises(StorageUnavailable):
+            unanswered.commit()
+        unanswered.abort()
+        assert everything(storage) == []
 
 
 class TestPutAwaySlowly(WebdavTests):

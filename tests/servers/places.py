@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.servers import nfs, s3
 from tests.servers.base import GID, HOST, UID
+from tests.servers.ftp import FAR_HOST, Ftpd
 from tests.servers.ftp import PASSWORD as FTP_PASSWORD
 from tests.servers.ftp import USER as FTP_USER
-from tests.servers.ftp import Ftpd
+from tests.servers.ftp_proxy import FtpProxy
+from tests.servers.proxy import Proxy
+from tests.servers.smb import PASSWORD as SMB_PASSWORD
+from tests.servers.smb import SHARE, Smbd
+from tests.servers.smb import USER as SMB_USER
 from tests.servers.sshd import USER, Sshd
+from tests.servers.webdav import PASSWORD as WEBDAV_PASSWORD
+from tests.servers.webdav import USER as WEBDAV_USER
+from tests.servers.webdav import Apache
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,24 @@ class Place:
     data: Path
     """Where its objects lie on the server."""
     server: Any = None
+
+    @contextmanager
+    def through_a_proxy(self, rate: int | None = None) -> Iterator[tuple[dict[str, Any], Proxy]]:
+        """The configuration of the same place with a network in between, and that network."""
+        if isinstance(self.server, Ftpd):
+            with FtpProxy(self.server.port, self.server.passive_ports, rate) as proxy:
+                yield {**self.keys, "host": FAR_HOST}, proxy
+            return
+        here = self.server.port
+        with Proxy(here, rate) as proxy:
+            yield {key: _moved(value, here, proxy.port) for key, value in self.keys.items()}, proxy
+
+
+def _moved(value: Any, before: int, after: int) -> Any:
+    """A port, or an address with one, after it has changed."""
+    if isinstance(value, str):
+        return value.replace(f":{before}", f":{after}")
+    return after if value == before else value
 
 
 def local(_: ExitStack, folder: Path) -> Place:
@@ -43,6 +69,22 @@ def sftp(stack: ExitStack, _: Path) -> Place:
         "key_file": str(server.key),
         "host_key": server.host_key,
         "path": str(data),
+    }
+    return Place(keys, data, server)
+
+
+def fsspec(stack: ExitStack, _: Path) -> Place:
+    server = stack.enter_context(Sshd())
+    assert isinstance(server, Sshd)
+    data = server.data / "backups"
+    keys = {
+        "type": "fsspec",
+        "url": f"sftp://{HOST}:{server.port}{data}",
+        "storage_options": {
+            "username": USER,
+            "client_keys": [str(server.key)],
+            "known_hosts": str(server.known_hosts("*")),
+        },
     }
     return Place(keys, data, server)
 
@@ -93,12 +135,40 @@ def nfs_(stack: ExitStack, _: Path) -> Place | None:
     return Place(keys, server.data / "backups", server)
 
 
+def smb(stack: ExitStack, _: Path) -> Place:
+    server = stack.enter_context(Smbd())
+    keys = {
+        "type": "smb",
+        "host": HOST,
+        "port": server.port,
+        "share": SHARE,
+        "path": "backups",
+        "user": SMB_USER,
+        "password": SMB_PASSWORD,
+    }
+    return Place(keys, server.data / "backups", server)
+
+
+def webdav(stack: ExitStack, _: Path) -> Place:
+    server = stack.enter_context(Apache())
+    keys = {
+        "type": "webdav",
+        "url": server.url("backups"),
+        "user": WEBDAV_USER,
+        "password": WEBDAV_PASSWORD,
+    }
+    return Place(keys, server.data / "backups", server)
+
+
 MAKERS: dict[str, Callable[[ExitStack, Path], Place | None]] = {
     "local": local,
     "sftp": sftp,
+    "fsspec": fsspec,
     "ftp": ftp,
     "s3": s3_,
     "nfs": nfs_,
+    "smb": smb,
+    "webdav": webdav,
 }
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.errors import Aborted, StorageRefused, StorageUnavailable
+from pipeline.errors import Aborted, StorageDenied, StorageRefused, StorageUnavailable
 from schemas.storages import NfsStorage
 from stages.storages._nfs import calls as nfs
 from stages.storages._nfs.errors import mount_error, storage_error
@@ -176,7 +176,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("status", "kind"),
         [
-            (Status.ACCES, StorageRefused),
+            (Status.ACCES, StorageDenied),
             (Status.NOSPC, StorageRefused),
             (Status.DQUOT, StorageRefused),
             (Status.ROFS, StorageRefused),

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.errors import StorageRefused, StorageUnavailable
+from pipeline.errors import StorageDenied, StorageRefused, StorageUnavailable
 from schemas.storages import S3Storage
-from stages.storages._s3.errors import Denied, translate
+from stages.storages._s3.errors import translate
 from stages.storages._s3.http import Stalled
 from stages.storages._s3.parts import (
     MAX_PARTS,
@@ -103,8 +103,8 @@ class TestErrors:
             (answer("TooManyRequests", 429), StorageUnavailable, "told So"),
             (answer("QuotaExceeded", 403), StorageRefused, "has no room"),
             (answer("XMinioStorageFull", 507), StorageRefused, "has no room"),
-            (answer("AccessDenied", 403), Denied, "did not permit to read"),
-            (answer("403", 403), Denied, "did not permit to read"),
+            (answer("AccessDenied", 403), StorageDenied, "did not permit to read"),
+            (answer("403", 403), StorageDenied, "did not permit to read"),
             (answer("RequestTimeTooSkewed", 403), StorageRefused, "set the clock"),
             (answer("ExpiredToken", 400), StorageRefused, "get a new session_token"),
             (answer("NoSuchBucket", 404), StorageRefused, 'bucket "b" does not exist on "s"'),

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pipeline.errors import StorageRefused
 from pipeline.stage import CHUNK
 from stages.storages._ftp.errors import code_of, is_lost
-from stages.storages._ftp.socket import (
+from stages.storages._sockets import (
     Breaker,
     connect,
     end_sending,
@@ -293,14 +293,9 @@ class Wire(ftplib.FTP):
             raise error
 
     def download(self, command: str, offset: int = 0) -> Iterator[bytes]:
-        """All bytes that a command sends, in whole chunks but for the last."""
+        """All bytes that a command sends, in chunks."""
         data = self.start_transfer(command, offset)
         buffer = memoryview(bytearray(CHUNK))
-        filled = CHUNK
-        while filled == CHUNK:
-            filled = 0
-            while filled < CHUNK and (size := receive(data, buffer[filled:])):
-                filled += size
-            if filled:
-                yield bytes(buffer[:filled])
+        while chunk := receive(data, buffer):
+            yield chunk
         self.end_transfer()

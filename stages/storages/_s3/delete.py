@@ -9,12 +9,16 @@ from typing import Any
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
 from pipeline.errors import StorageError, StorageRefused
-from stages.storages._s3.errors import MISSING, is_unsupported, translate
+from stages.storages._s3.errors import MISSING, code_of, is_unsupported, translate
 from stages.storages._s3.service import Service
 from stages.storages._s3.uploads import Keys
 
 _BATCH = 1000
 _AT_ONCE = 16
+_NO_BATCHES = frozenset(
+    {"InvalidRequest", "InvalidArgument", "InvalidDigest", "BadRequest", "InvalidHeader", "400"}
+)
+"""What services say, besides that they do not know it, that dislike its checksums or its body."""
 
 
 class Deleter:
@@ -47,7 +51,7 @@ class Deleter:
                 "delete_objects", "delete objects", Delete={"Objects": objects, "Quiet": True}
             )
         except StorageRefused as refused:
-            if refused.__cause__ is None or not is_unsupported(refused.__cause__):
+            if not _is_about_batches(refused.__cause__):
                 raise
             self.in_batches = False
             return []
@@ -77,3 +81,8 @@ class Deleter:
 
         ends = await asyncio.gather(*(delete(name) for name in names))
         return [end for end in ends if end is not None]
+
+
+def _is_about_batches(cause: BaseException | None) -> bool:
+    """Whether a service may well delete the same objects when it is asked one by one."""
+    return cause is not None and (is_unsupported(cause) or code_of(cause) in _NO_BATCHES)

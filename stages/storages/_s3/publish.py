@@ -59,10 +59,11 @@ class Publisher:
 
     async def withdraw(self, upload_id: str | None) -> None:
         """Remove the upload and the claim, and the object if it became visible after all."""
-        if self._size is not None and self._is_ours(await self._look()):
-            await self._service.ask("delete_object", self._doing, Key=self._place.key)
+        # In this order: a request of ours that is still under way may make an object of it.
         if upload_id is not None:
             await abort_upload(self._service, (self._place.key, upload_id))
+        if self._size is not None and self._is_ours(await self._look()):
+            await self._service.ask("delete_object", self._doing, Key=self._place.key)
         await abort_all(self._service, await self._claims())
 
     async def _publish(self, operation: str, size: int, parameters: dict[str, Any]) -> None:

@@ -6,27 +6,31 @@ import asyncio
 import concurrent.futures
 import os
 import random
+import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 from botocore.loaders import create_loader  # type: ignore[import-untyped]
+from botocore.utils import get_environ_proxies  # type: ignore[import-untyped]
 
 from pipeline.errors import ConfigError, StorageRefused, StorageUnavailable
 from schemas.storages import S3Storage
 from stages._tls import ssl_context
 from stages.storages import _loop
 from stages.storages._s3.errors import FAILURES, is_missing, translate
-from stages.storages._s3.http import session_class, while_it_moves
+from stages.storages._s3.fetch import Fetcher
+from stages.storages._s3.http import add_md5, session_class, while_it_moves
 
 T = TypeVar("T")
 
 _CONNECT_SECONDS = 10.0
 _CONNECTIONS = 100
+_SIGNED_SECONDS = 3600
 _DEFAULT_REGION = "us-east-1"
 _ROUNDS = 5
 """Of the loop, in which connections that were closed get to give their sockets back."""
@@ -59,6 +63,7 @@ class Service:
         """MinIO lists unfinished uploads of one key, or of the whole bucket, but of no prefix."""
         self.loop = _loop.acquire()
         self._client: Any = None
+        self._fetcher: Fetcher | None = None
         self._opening = asyncio.Lock()
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -115,7 +120,9 @@ class Service:
             self._look_at(answer)
             return answer
 
-        return await self.persist(attempt, doing, patience)
+        return await self.persist(
+            lambda: while_it_moves(attempt(), self.spec.timeout), doing, patience
+        )
 
     async def ask_if_there(self, operation: str, doing: str, **parameters: Any) -> Any:
         """The same, or None when the service says that there is no such thing."""
@@ -126,10 +133,21 @@ class Service:
                 return None
             raise
 
+    def told(self, answer: dict[str, Any], what: str, doing: str) -> Any:
+        """A part of an answer that no S3 service leaves out.
+
+        Raises:
+            StorageRefused: it is not there.
+        """
+        if answer.get(what) is None:
+            hint = "is it an S3 service, and the address of its API?"
+            raise StorageRefused(f'"{self.server}" told no {what}, could not {doing}', hint)
+        return answer[what]
+
     async def persist(
         self, attempt: Callable[[], Coroutine[Any, Any, T]], doing: str, patience: Patience
     ) -> T:
-        """The result of an attempt that may be made again.
+        """The result of an attempt that may be made again; it must end when nothing moves.
 
         Raises:
             StorageError: the last attempt failed; the client's error is its cause.
@@ -141,7 +159,7 @@ class Service:
             if self._closed:
                 raise self._was_closed()
             try:
-                return await while_it_moves(attempt(), self.spec.timeout)
+                return await attempt()
             except FAILURES as error:
                 failure = translate(error, self.server, self.bucket, doing)
                 since = since or loop.time()
@@ -179,6 +197,32 @@ class Service:
                 self._client = await self._open()
             return self._client
 
+    @property
+    def fetcher(self) -> Fetcher:
+        """For plain GETs of signed addresses; a client has been made before."""
+        if self._fetcher is None:
+            if self._closed:
+                raise self._was_closed()
+            self._fetcher = Fetcher(self._context(), self.spec.timeout)
+        return self._fetcher
+
+    async def signed_address(self, key: str) -> str:
+        """An address that lets one read an object for an hour, in ranges, without credentials."""
+
+        async def attempt() -> str:
+            client = await self.client()
+            of_object = {"Bucket": self.bucket, "Key": key}
+            address: str = await client.generate_presigned_url(
+                "get_object", Params=of_object, ExpiresIn=_SIGNED_SECONDS
+            )
+            return address
+
+        return await while_it_moves(attempt(), self.spec.timeout)
+
+    def has_proxy(self, address: SplitResult) -> bool:
+        """Whether the environment wants requests to an address to go through a proxy."""
+        return address.scheme in get_environ_proxies(address.geturl())
+
     async def _open(self) -> Any:
         spec = self.spec
         secret, token = spec.secret_key, spec.session_token
@@ -193,16 +237,13 @@ class Service:
             verify=self.is_encrypted,
             config=self._config(),
         )
-        return await client.__aenter__()
+        opened = await client.__aenter__()
+        opened.meta.events.register("before-call.s3.DeleteObjects", add_md5)
+        return opened
 
     def _config(self) -> AioConfig:
         spec = self.spec
         style = "path" if spec.endpoint else "virtual"
-        host = urlsplit(spec.endpoint or "https://s3.amazonaws.com").hostname or ""
-        try:
-            context = ssl_context(spec.tls, host) if self.is_encrypted else None
-        except ConfigError as error:
-            raise StorageRefused(error.message, error.hint) from None
         return AioConfig(
             signature_version="s3v4",
             s3={"addressing_style": style if spec.addressing == "auto" else spec.addressing},
@@ -214,8 +255,15 @@ class Service:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             ignore_configured_endpoint_urls=True,
-            http_session_cls=session_class(context),
+            http_session_cls=session_class(self._context()),
         )
+
+    def _context(self) -> ssl.SSLContext | None:
+        host = urlsplit(self.spec.endpoint or "https://s3.amazonaws.com").hostname or ""
+        try:
+            return ssl_context(self.spec.tls, host) if self.is_encrypted else None
+        except ConfigError as error:
+            raise StorageRefused(error.message, error.hint) from None
 
     def _look_at(self, answer: dict[str, Any]) -> None:
         headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
@@ -230,6 +278,9 @@ class Service:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        fetcher, self._fetcher = self._fetcher, None
+        if fetcher is not None:
+            await fetcher.close()
         client, self._client = self._client, None
         if client is not None:
             with suppress(*FAILURES):  # What it was for is done.

@@ -92,7 +92,9 @@ class S3Writer(Writer):
     def commit(self) -> None:
         self.flush()
         self._wait_for(self._publish)
-        self._committed = True
+        with self._changed:
+            self._check()  # An `abort` that came meanwhile takes the object back.
+            self._committed = True
 
     def abort(self) -> None:
         with self._changed:
@@ -212,8 +214,9 @@ class S3Writer(Writer):
             Key=self._place.key,
             **self._described(),
         )
+        upload_id = self._service.told(answer, "UploadId", self._doing)
         with self._changed:
-            self._upload_id = answer["UploadId"]
+            self._upload_id = upload_id
             self._changed.notify_all()
 
     def _described(self) -> dict[str, Any]:
@@ -232,8 +235,9 @@ class S3Writer(Writer):
             Body=body,
             **digest,
         )
+        tag = self._service.told(answer, "ETag", self._doing)
         with self._changed:
-            self._tags[number] = answer["ETag"]
+            self._tags[number] = tag
             self._in_flight -= 1
             self._changed.notify_all()
 

@@ -151,10 +151,10 @@ class Publishing:
     async def take_back(self, session: Session, size: int) -> None:
         """Remove what is there of the object, finished or not."""
         place = self._place
-        names = [place.part_path]
-        if self.may_be_done and await self.was_done(session, size):
-            names.append(place.final_path)
-        for name in names:
-            with suppress(*MISSING):
-                await session.sftp.remove(name)
+        try:
+            # First, since a rename that is still under way finds nothing then, or is done.
+            await session.sftp.remove(place.part_path)
+        except MISSING:
+            if self.may_be_done and await self.was_done(session, size):
+                await session.sftp.remove(place.final_path)
         await session.remove_empty_parents(place.root, place.part)

@@ -133,10 +133,10 @@ class Upload:
     async def _find(self, session: Session) -> Any:
         file = await find_part(session, self._place)
         size = (await file.stat()).size
-        if size < self._window.start:
+        if size < self._window.reached:
             raise CannotGoOn(
                 f'"{self._link.server}" holds {size} bytes of "{self._place.name}", and had '
-                f"acknowledged {self._window.start}",
+                f"acknowledged {self._window.reached}",
                 "it lost some; did it crash?",
             )
         return file

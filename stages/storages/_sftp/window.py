@@ -29,7 +29,7 @@ class Window:
         self._changed = threading.Condition()
         self._blocks: dict[int, memoryview] = {}
         self._bytes = 0
-        self._end = 0
+        self._end = self._reached = 0
         self._error: BaseException | None = None
 
     # For the writer
@@ -94,10 +94,9 @@ class Window:
     # For the loop
 
     @property
-    def start(self) -> int:
-        """Everything before this offset is acknowledged."""
-        with self._changed:
-            return next(iter(self._blocks), self._end)
+    def reached(self) -> int:
+        """Behind the farthest byte that is acknowledged; blocks before it may not be."""
+        return self._reached
 
     @property
     def end(self) -> int:
@@ -112,7 +111,9 @@ class Window:
     def acknowledge(self, offset: int) -> None:
         """The block at an offset is stored; the second time it does not matter."""
         with self._changed:
-            self._bytes -= len(self._blocks.pop(offset, b""))
+            block = self._blocks.pop(offset, b"")
+            self._bytes -= len(block)
+            self._reached = max(self._reached, offset + len(block))
             self._changed.notify_all()
 
     # For both

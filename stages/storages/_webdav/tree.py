@@ -69,7 +69,7 @@ def check_stored(session: Session, place: Place, size: int | None, doing: str) -
     """See that the unfinished object is there, and of this size.
 
     Returns:
-        False when we may not look.
+        False when we may not look, or are not told the size.
 
     Raises:
         StorageRefused: it is gone, or has another size.
@@ -85,7 +85,7 @@ def check_stored(session: Session, place: Place, size: int | None, doing: str) -
             f'"{session.link.server}" holds {entry.size} bytes of "{place.name}", {size} were sent',
             "does it, or a proxy before it, know chunked uploads?",
         )
-    return True
+    return size is None or entry.size is not None
 
 
 def children(session: Session, name: str, doing: str) -> list[Child]:

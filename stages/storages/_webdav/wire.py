@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,11 +12,13 @@ from typing import Any
 import h11
 
 from pipeline.stage import CHUNK
-from stages.storages._ftp.socket import (
+from stages.storages._sockets import (
     Breaker,
     connect,
     idle_timeout,
     keep_alive,
+    readable,
+    receive,
     start_tls,
     unacknowledged,
 )
@@ -95,7 +96,7 @@ class Wire:
     @property
     def usable(self) -> bool:
         """Whether another request can be sent."""
-        if self._sock is None or self.breaker.tripped or _readable(self._sock):
+        if self._sock is None or self.breaker.tripped or readable(self._sock):
             return False  # What comes unasked is the end.
         return {self._http.our_state, self._http.their_state} <= {h11.IDLE, h11.DONE}
 
@@ -183,7 +184,7 @@ class Wire:
 
     def early_answer(self) -> Head | None:
         """An answer that came while the body is still being sent: the server wants no more."""
-        while _readable(self.sock):
+        while readable(self.sock):
             found = self._next_within(0)
             if found is None:
                 return None  # Bytes that TLS has for itself.
@@ -200,7 +201,7 @@ class Wire:
 
     def has_answer(self, seconds: float) -> bool:
         """Whether anything comes within so many seconds."""
-        return _readable(self.sock, seconds)
+        return readable(self.sock, seconds)
 
     def _next_within(self, seconds: float) -> _Event:
         self.sock.settimeout(seconds)
@@ -256,7 +257,7 @@ class Wire:
         buffer = memoryview(bytearray(CHUNK))
         sock = self.sock
         while left:
-            data = _receive(sock, buffer[: min(left, CHUNK)])
+            data = receive(sock, buffer[: min(left, CHUNK)])
             if not data:
                 raise ConnectionResetError("it closed the connection")
             left -= len(data)
@@ -273,33 +274,5 @@ def _head(response: h11.Response) -> Head:
     return Head(response.status_code, pairs)
 
 
-def _receive(sock: socket.socket, buffer: memoryview) -> bytes:
-    """As many bytes as the buffer holds, unless nothing more comes for too long; none at the end.
-
-    Raises:
-        TimeoutError: nothing came.
-    """
-    filled = 0
-    try:
-        if not _has_tls(sock):
-            return sock.recv(len(buffer), socket.MSG_WAITALL)
-        # TLS comes in records of 16 KiB at most, each with a call of its own.
-        while filled < len(buffer) and (size := sock.recv_into(buffer[filled:])):
-            filled += size
-    except (BlockingIOError, TimeoutError):
-        if not filled:
-            raise TimeoutError("it sent no data any more") from None
-    return bytes(buffer[:filled])
-
-
 def _has_tls(sock: socket.socket) -> bool:
     return isinstance(sock, ssl.SSLSocket)
-
-
-def _readable(sock: socket.socket, seconds: float = 0) -> bool:
-    """Whether something has come, if only the end."""
-    if isinstance(sock, ssl.SSLSocket) and sock.pending():
-        return True
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))

@@ -129,9 +129,11 @@ class WebdavWriter(Writer):
         # Never raises, by contract: `sweep` finds what a dead connection keeps.
         with suppress(StorageError, Aborted):
             try:
-                if self._moving and was_moved(session, place, self._upload.size, doing):
+                # First, since a MOVE that is still under way finds nothing then, or is done.
+                gone = session.request(Request("DELETE", place.part, doing)).status == 404
+                may_be_moved = gone and self._moving
+                if may_be_moved and was_moved(session, place, self._upload.size, doing):
                     session.request(Request("DELETE", place.name, doing))
-                session.request(Request("DELETE", place.part, doing))
             finally:
                 session.close()
 

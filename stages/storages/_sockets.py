@@ -163,26 +163,36 @@ def send(sock: socket.socket, data: memoryview) -> int:
         raise TimeoutError("it took no data any more") from None
 
 
-def receive(sock: socket.socket, buffer: memoryview) -> int:
-    """Fill a buffer as far as possible in one go: how many bytes; 0 at the end.
+def receive(sock: socket.socket, buffer: memoryview) -> bytes:
+    """The next bytes, as many as `buffer` holds, or until nothing more comes; none at the end.
+
+    Args:
+        buffer: for bytes that come in pieces.
 
     Raises:
         TimeoutError: nothing came.
         OSError: the connection is lost.
     """
+    filled = 0
     try:
-        if isinstance(sock, ssl.SSLSocket):
-            return sock.recv_into(buffer)
-        return sock.recv_into(buffer, 0, socket.MSG_WAITALL)
+        if not isinstance(sock, ssl.SSLSocket):
+            return sock.recv(len(buffer), socket.MSG_WAITALL)
+        # TLS comes in records of 16 KiB at most, each with a call of its own.
+        while filled < len(buffer) and (size := sock.recv_into(buffer[filled:])):
+            filled += size
     except (BlockingIOError, TimeoutError):
-        raise TimeoutError("it sent no data any more") from None
+        if not filled:
+            raise TimeoutError("it sent no data any more") from None
+    return bytes(buffer[:filled])
 
 
-def readable(sock: socket.socket) -> bool:
-    """Whether something has come, if only the end."""
+def readable(sock: socket.socket, seconds: float = 0) -> bool:
+    """Whether something comes within so many seconds, if only the end."""
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return True
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(seconds * 1000))
 
 
 def end_sending(sock: socket.socket, seconds: float) -> None:
