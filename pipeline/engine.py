@@ -27,7 +27,7 @@ from pipeline import events, manifest
 from pipeline.branch import BranchRun, describe
 from pipeline.channel import Trailer
 from pipeline.context import Increment, StageContext
-from pipeline.errors import Aborted, SourceError, TransformError
+from pipeline.errors import Aborted, SourceError, StorageUnavailable, TransformError
 from pipeline.events import EventBus, Progressed, StageProgress
 from pipeline.graph import Plan
 from pipeline.lane import Lane, data_lane, index_lane
@@ -123,6 +123,7 @@ class ArtifactRun:
                 tuple(branch.plan.name for branch in self._branches),
             )
         )
+        self._cut_off_silent()
         try:
             await self._stream()
             await self._commit()
@@ -130,6 +131,15 @@ class ArtifactRun:
         finally:
             await self._abort_branches()
             self._seconds = time.monotonic() - self._started
+
+    def _cut_off_silent(self) -> None:
+        """Without what it builds on an increment is no backup: none where that is not known."""
+        parents = self._placement.parents
+        for branch in self._branches:
+            if parents and branch.plan.name not in parents:
+                why = "it did not tell what it has, which an increment has to build on"
+                branch.fail(StorageUnavailable(why, "the next run asks again"))
+                branch.interrupt()
 
     async def _stream(self) -> None:
         """Move the data. Afterwards `_errors` is empty and `_plain` set only if all went well."""

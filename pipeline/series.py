@@ -88,27 +88,44 @@ def chain(entry: Entry, entries: Sequence[Entry]) -> list[Entry] | None:
 
     None when one of them is missing or damaged.
     """
-    by_object = {(each.directory, each.manifest.object): each for each in entries}
-    found: list[Entry] = []
+    by_key = {_key(each): each for each in entries}
+    found: dict[tuple[str, str], Entry] = {}
     current: Entry | None = entry
     while current is not None:
-        if current.damage or current in found:
+        if current.damage or _key(current) in found:
             return None
-        found.insert(0, current)
+        found[_key(current)] = current
         parent = current.manifest.parent
         if parent is None:
-            return found
-        current = by_object.get((current.directory, parent))
+            return list(found.values())[::-1]
+        current = by_key.get((current.directory, parent))
     return None
+
+
+def restorable(entries: Sequence[Entry]) -> list[Entry]:
+    """Those of one storage that are undamaged, with all they build on; each is looked at once."""
+    by_key = {_key(entry): entry for entry in entries}
+    known: dict[tuple[str, str], bool] = {}
+    for entry in entries:
+        walked: list[tuple[str, str]] = []
+        step: Entry | None = entry
+        while step is not None and not step.damage and _key(step) not in known:
+            known[_key(step)] = step.manifest.parent is None  # false ends the walk of a ring, too
+            walked.append(_key(step))
+            parent = step.manifest.parent
+            step = step if parent is None else by_key.get((step.directory, parent))
+        whole = step is not None and known.get(_key(step), False)
+        known.update(dict.fromkeys(walked, whole))
+    return [entry for entry in entries if known.get(_key(entry))]
+
+
+def _key(entry: Entry) -> tuple[str, str]:
+    return entry.directory, entry.manifest.object
 
 
 def bases(entries: Sequence[Entry]) -> dict[datetime, Entry]:
     """The copies on one storage that can be built on, by their time."""
-    return {
-        entry.manifest.taken_at: entry
-        for entry in entries
-        if entry.has_index and chain(entry, entries) is not None
-    }
+    return {entry.manifest.taken_at: entry for entry in restorable(entries) if entry.has_index}
 
 
 def next_copy(
@@ -168,9 +185,10 @@ def _with_index(
             continue
         read = partial(_read, branch.storage, parents[branch.name], plan.index_key)
         try:
-            for _ in read(StageContext()):
+            index = read(StageContext())
+            refusal = plan.source.refuses(artifact, index)
+            for _ in index:  # to its end, which proves it
                 pass
-            refusal = plan.source.refuses(artifact, read(StageContext()))
         except NxsError as error:
             warnings.append(f"the index on {branch.name} cannot be used: {error}")
             continue

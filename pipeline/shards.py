@@ -41,3 +41,17 @@ def incomplete(entries: Iterable[Entry]) -> list[Copy]:
         if entry.manifest.shard:
             together.setdefault(copy_of(entry), []).append(entry)
     return [copy for copy, shards in together.items() if not is_whole(shards)]
+
+
+def newest(entries: Iterable[Entry]) -> list[Entry]:
+    """Those of the newest time of each subject: never shards of two times, or more of an older set.
+
+    Args:
+        entries: of all storages, in an order that is kept.
+    """
+    every = list(entries)
+    moments: dict[str, datetime] = {}
+    for entry in every:
+        of, moment = copy_of(entry)
+        moments[of] = max(moment, moments.get(of, moment))
+    return [entry for entry in every if moments[subject(entry)] == entry.manifest.taken_at]

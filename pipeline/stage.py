@@ -20,7 +20,7 @@ from pipeline.context import StageContext
 from pipeline.errors import SourceError
 
 if TYPE_CHECKING:
-    from pipeline.events import Event
+    from pipeline.events import Event, RunStarted
     from pipeline.report import RunReport
 
 CHUNK = 1 << 20
@@ -66,6 +66,10 @@ class Source(ABC):
     """Of the levels of a series of increments (see `pipeline.series`); empty: there is none."""
     index_identity: str | None = None
     """File with the age key that the indexes of a series are encrypted to, and read with."""
+    first: Sequence[str] = ()
+    """Names of artifacts that others need when they are brought back, such as roles."""
+    last: Sequence[str] = ()
+    """Names of artifacts that need others, such as grants."""
 
     def refuses(self, artifact: Artifact, index: Iterator[bytes]) -> str | None:  # noqa: ARG002
         """Why an increment cannot be built on a copy with this index, or None when it can."""
@@ -359,6 +363,26 @@ class Storage(ABC):
 
 class Notifier(ABC):
     """Someone who is told. It can never fail, block or slow a backup: the engine sees to that."""
+
+    edits: bool = False
+    """Whether `show` is implemented."""
+
+    async def announce(self, run: RunStarted) -> None:
+        """Tell that a run has started. Cancelled when its deadline passes.
+
+        Raises:
+            NotifierError: it was not delivered.
+        """
+        await self.send_events([run])
+
+    async def show(self, text: str) -> None:
+        """Show how the run stands, in one message that is edited, and that `send` turns into the
+        result. Cancelled when its deadline passes.
+
+        Raises:
+            NotifierError: it was not delivered.
+        """
+        raise NotImplementedError(text)
 
     @abstractmethod
     async def send(self, report: RunReport) -> None:

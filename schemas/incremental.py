@@ -64,8 +64,9 @@ class FilesIncremental(Incremental):
     renames: Literal["directories", "all", "none"] = Field(
         "directories",
         description="Recognise what was moved, so that it need not be saved again. With `all`, "
-        "files too (rotated logs): what was moved and has changed in nothing but its extended "
-        "attributes or ACL is then restored with the old ones.",
+        "files too (rotated logs), by inode, size, mode, owner and time of modification: a file "
+        "that was moved, and of which only something else has changed (attributes, or content "
+        "behind a time that was set back), is then restored as it was.",
     )
 
     @field_validator("compare")

@@ -7,7 +7,7 @@ project wrote on this host for this backup.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -16,6 +16,7 @@ from pipeline import catalog, shards
 from pipeline.catalog import Entry
 from pipeline.naming import MANIFEST_SUFFIX, indexes_of, parse_part, parse_token
 from pipeline.retention import Candidate, Decision, decide
+from pipeline.series import restorable
 from pipeline.stage import Storage
 from schemas.retention import RetentionPolicy
 
@@ -48,9 +49,10 @@ def plan_rotation(
     ours = [entry for entry in entries if entry.is_of(*owner)]
     rotation.foreign = len(entries) - len(ours)
     ours.sort(key=shards.subject)
+    sound = {entry.path for entry in restorable(ours)}
     for _, group in groupby(ours, key=shards.subject):
         by_id = _copies(list(group))
-        decision = decide([_candidate(id, copy) for id, copy in by_id.items()], policy, now)
+        decision = decide([_candidate(id, copy, sound) for id, copy in by_id.items()], policy, now)
         _add(rotation, decision, by_id)
     return rotation
 
@@ -65,9 +67,14 @@ def _copies(entries: list[Entry]) -> dict[str, list[Entry]]:
     return copies
 
 
-def _candidate(id: str, copy: list[Entry]) -> Candidate:
+def _candidate(id: str, copy: list[Entry], sound: Container[str]) -> Candidate:
+    """A copy as retention sees it.
+
+    Args:
+        sound: paths of what can be restored, with all it builds on.
+    """
     manifest = copy[0].manifest
-    is_whole = shards.is_whole(copy) if manifest.shard else copy[0].damage is None
+    is_whole = shards.is_whole(copy) if manifest.shard else copy[0].path in sound
     return Candidate(
         id=id,
         taken_at=manifest.taken_at,

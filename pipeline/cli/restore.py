@@ -21,8 +21,8 @@ from pipeline.malloc import settle
 from pipeline.naming import format_stamp
 from pipeline.readback import blocked_by, inverses, plain_stream
 from pipeline.series import chain
-from pipeline.shards import copy_of, incomplete, subject
-from pipeline.stage import Artifact, Storage, Transform
+from pipeline.shards import copy_of, incomplete, newest, subject
+from pipeline.stage import Artifact, Source, Storage, Transform
 
 _MANY = 20
 
@@ -81,7 +81,7 @@ def _choose(session: Session) -> dict[str, list[Found]]:
         NxsError: nothing fits.
     """
     options = session.options
-    found: dict[str, list[Found]] = {}
+    found: list[Found] = []
     stored = list(_stored(session))
     broken = incomplete(entry for _, entries in stored for entry in entries)
     for of, moment in broken:
@@ -91,11 +91,10 @@ def _choose(session: Session) -> dict[str, list[Found]]:
         whole = [entry for entry in entries if copy_of(entry) not in broken]
         for entry in catalog.at(whole, options.at):
             if options.artifact in (None, entry.manifest.artifact, subject(entry)):
-                copy = Found(storage, entry, chain(entry, entries))
-                found.setdefault(entry.manifest.artifact, []).append(copy)
+                found.append(Found(storage, entry, chain(entry, entries)))
     if not found:
         raise UnknownName("there is no such backup to restore", "see what `list` shows")
-    return {name: _newest_first(copies) for name, copies in found.items()}
+    return by_artifact(found, session.plan(options.backup).source)
 
 
 def _stored(session: Session) -> Iterator[tuple[Storage, list[Entry]]]:
@@ -124,11 +123,18 @@ def _of_host(session: Session, entries: list[Entry]) -> list[Entry]:
     return mine
 
 
-def _newest_first(copies: list[Found]) -> list[Found]:
-    """The copies of the newest backup, whole ones first, else in the order of the fan-out."""
-    newest = max(copy.entry.manifest.taken_at for copy in copies)
-    same = [copy for copy in copies if copy.entry.manifest.taken_at == newest]
-    return sorted(same, key=lambda copy: copy.damage is not None)
+def by_artifact(found: list[Found], source: Source) -> dict[str, list[Found]]:
+    """The copies of the newest backup of each, whole ones first, else in the order of the fan-out.
+
+    The artifacts are in the order in which the source wants them back.
+    """
+    chosen = {id(entry) for entry in newest(copy.entry for copy in found)}
+    copies: dict[str, list[Found]] = {}
+    for copy in sorted(found, key=lambda copy: copy.damage is not None):
+        if id(copy.entry) in chosen:
+            copies.setdefault(copy.entry.manifest.artifact, []).append(copy)
+    order = sorted(copies, key=lambda name: (name in source.last) - (name in source.first))
+    return {name: copies[name] for name in order}
 
 
 def _restore_artifact(session: Session, copies: list[Found], context: StageContext) -> bool:

@@ -39,6 +39,8 @@ class Mysql(Source):
         backup: name of the backup; that of the artifact when there is a single one.
     """
 
+    last = (USERS,)  # grants may be about tables
+
     def __init__(self, spec: MysqlSource, backup: str = "mysql") -> None:
         self._spec = spec
         self._backup = backup
@@ -70,9 +72,8 @@ class Mysql(Source):
                 f'a database is called "{USERS}", as the artifact of the accounts is',
                 "set `artifact: single`, or leave it out",
             )
-        # The last to be restored: grants may be about tables.
-        last = {USERS: Target((), True)} if users else {}
-        return {name: Target((name,)) for name in names} | last
+        accounts = {USERS: Target((), True)} if users else {}
+        return {name: Target((name,)) for name in names} | accounts
 
     def stream(self, artifact: Artifact, context: StageContext) -> Iterator[bytes]:
         target = artifact.target

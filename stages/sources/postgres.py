@@ -44,6 +44,8 @@ class Postgres(Source):
         backup: name of the backup.
     """
 
+    first = (_GLOBALS,)  # databases belong to roles
+
     def __init__(self, spec: PostgresSource, backup: str = "postgres") -> None:
         self._spec = spec
         self.memory = (BUFFER if spec.format == "copy" else 0) + 4 * CHUNK

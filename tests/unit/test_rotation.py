@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import catalog, manifest, shards
+from pipeline.cli.restore import Found, by_artifact
 from pipeline.errors import StorageError
 from pipeline.naming import ObjectName, quote_name
 from pipeline.stage import Storage
@@ -18,7 +19,7 @@ from schemas.storages import MemoryStorage
 from stages import rotate
 from stages.storages import memory
 from tests.contracts.storage import put
-from tests.fakes import TAKEN_AT, FaultyStorage
+from tests.fakes import TAKEN_AT, FakeSource, FaultyStorage
 
 OWNER = ("project", "host")
 LAST_2 = RetentionPolicy(last=2)
@@ -294,3 +295,45 @@ def test_what_one_storage_lacks_of_a_set_may_be_on_another(storage: memory.Memor
     store_shards(other, 0, 2, without=2)
     both = catalog.read(storage, "nas", "db") + catalog.read(other, "offsite", "db")
     assert shards.incomplete(both) == []
+
+
+def test_of_sets_of_different_numbers_of_shards_only_the_newest_is_restored(
+    storage: memory.Memory,
+) -> None:
+    store_shards(storage, 0, 4)
+    few = store_shards(storage, 1, 2)
+    crm = store(storage, 0, artifact="crm")
+    entries = catalog.at(catalog.read(storage, "nas", "db"), "latest")
+    assert len(entries) == 5
+    assert {entry.path for entry in shards.newest(entries)} == {
+        *(name.path for name in few),
+        crm.path,
+    }
+
+
+def test_shards_of_earlier_times_are_not_restored_over_a_copy_without_shards(
+    storage: memory.Memory,
+) -> None:
+    store_shards(storage, 0, 2)
+    whole = store(storage, 1, artifact="srv")
+    entries = catalog.at(catalog.read(storage, "nas", "db"), "latest")
+    assert [entry.path for entry in shards.newest(entries)] == [whole.path]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "wanted"),
+    [
+        ((), (), ["app", "roles", "web"]),
+        (("roles",), (), ["roles", "app", "web"]),
+        ((), ("roles",), ["app", "web", "roles"]),
+    ],
+)
+def test_artifacts_are_restored_in_the_order_that_their_source_wants(
+    storage: memory.Memory, first: tuple[str, ...], last: tuple[str, ...], wanted: list[str]
+) -> None:
+    for artifact in ("app", "roles", "web"):
+        store(storage, 0, artifact=artifact)
+    source = FakeSource()
+    source.first, source.last = first, last
+    found = [Found(storage, entry, [entry]) for entry in catalog.read(storage, "nas", "db")]
+    assert list(by_artifact(found, source)) == wanted

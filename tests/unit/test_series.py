@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -14,12 +15,13 @@ from pipeline import catalog, manifest, registry
 from pipeline.cli.restore import Found
 from pipeline.context import StageContext
 from pipeline.engine import ArtifactRun, RunIdentity
+from pipeline.errors import StorageUnavailable
 from pipeline.events import EventBus
 from pipeline.graph import BranchPlan, Plan
 from pipeline.naming import part_name, run_token
 from pipeline.report import ArtifactReport, Outcome
-from pipeline.series import Copy, Placement, chain, decide, place
-from pipeline.stage import CHUNK, Artifact, Storage
+from pipeline.series import Copy, Placement, bases, chain, decide, place
+from pipeline.stage import CHUNK, Artifact, ObjectInfo, Storage
 from schemas.age_keys import IDENTITY, encode_bech32
 from schemas.retention import RetentionPolicy
 from schemas.storages import MemoryStorage
@@ -339,3 +341,73 @@ class TestOnStorages:
         assert json.loads(read(nas, entries(nas)[-1].manifest_path))["parent"] == (
             first.manifest.object
         )
+
+    async def test_a_storage_that_did_not_tell_what_it_has_gets_no_increment(
+        self, nas: memory.Memory, offsite: memory.Memory
+    ) -> None:
+        """Without a parent in its manifest, it would pass for a full copy there."""
+
+        class Silent(FaultyStorage):
+            """Does not answer when it is asked what it has."""
+
+            def list(self, prefix: str) -> Sequence[ObjectInfo]:
+                raise StorageUnavailable("no answer")
+
+        both = (branch(nas, "nas"), branch(offsite, "offsite"))
+        await run(series_plan(SeriesSource(), *both), 0)
+        silent = branch(Silent(nas, ""), "nas", required=False)
+        report = await run(series_plan(SeriesSource(), silent, both[1]), 1)
+        assert report.outcome is Outcome.PARTIAL
+        assert "what it has" in str(report.branches[0].error)
+        assert [entry.manifest.level for entry in entries(nas)] == [0]
+        assert list(nas.unfinished("")) == []
+        assert [entry.manifest.level for entry in entries(offsite)] == [0, 1]
+        report = await run(series_plan(SeriesSource(), *both), 2)
+        assert report.outcome is Outcome.OK
+        assert entries(nas)[-1].manifest.parent == entries(nas)[0].manifest.object
+
+    async def test_a_storage_that_did_not_tell_what_it_has_gets_a_full_copy(
+        self, nas: memory.Memory, offsite: memory.Memory
+    ) -> None:
+        silent = branch(FaultyStorage(nas, "list"), "nas")
+        report = await run(series_plan(SeriesSource(), silent, branch(offsite, "offsite")), 0)
+        assert report.outcome is Outcome.OK
+        assert [entry.manifest.level for entry in entries(nas)] == [0]
+
+    async def test_rotation_keeps_what_can_still_be_restored_when_a_base_is_lost(
+        self, nas: memory.Memory
+    ) -> None:
+        made = series_plan(SeriesSource(), branch(nas, "nas"))
+        for day in (0, 8, 9):  # A new month began in between.
+            await run(made, day)
+        first, lost, _ = entries(nas)
+        nas.delete([lost.path])
+        policy, now = RetentionPolicy(last=1), TAKEN_AT + 40 * DAY
+        rotate.rotate(nas, "nas", "shop", policy, OWNER, now, lambda _: None)
+        assert first.path in [entry.path for entry in entries(nas)]
+
+    async def test_what_can_be_built_on_is_found_in_one_pass(self, nas: memory.Memory) -> None:
+        made = series_plan(SeriesSource(), branch(nas, "nas"))
+        await run(made, 0)
+        (full,) = entries(nas)
+        long = [full]
+        for day in range(1, 3000):
+            changes = {
+                "taken_at": TAKEN_AT + day * DAY,
+                "object": f"{day}",
+                "parent": long[-1].manifest.object,
+            }
+            long.append(replace(full, manifest=full.manifest.model_copy(update=changes)))
+        steps = 0
+
+        def count(_frame: object, event: str, _argument: object) -> None:
+            nonlocal steps
+            steps += event == "call"
+
+        sys.setprofile(count)
+        try:
+            found = bases(long)
+        finally:
+            sys.setprofile(None)
+        assert len(found) == len(long)
+        assert steps < 30 * len(long)
