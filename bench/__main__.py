@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("engine", "startup", "files", "storages", "postgres", "mysql")
+NAMES = ("engine", "startup", "files", "storages", "postgres", "mysql", "redis", "mongodb")
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from schemas.base import AbsolutePath, ByteSize, Command, Duration, Secret, Spec, Suffix, Text
 from schemas.incremental import FilesIncremental
+from schemas.mongodb import MongodbSource
 from schemas.mysql import MysqlPhysicalSource, MysqlSource
 from schemas.postgres import PostgresPhysicalSource, PostgresSource
 from schemas.redis import RedisSource
@@ -202,6 +203,7 @@ SourceSpec = Annotated[
     | PostgresSource
     | PostgresPhysicalSource
     | SqliteSource
-    | RedisSource,
+    | RedisSource
+    | MongodbSource,
     Field(discriminator="type"),
 ]
