@@ -197,6 +197,32 @@ class NotificationFailed(Event):
 
 
 @dataclass(frozen=True)
+class NotificationTested(Event):
+    """What `check --notify` sends: it only has to arrive."""
+
+    name = "notification tested"
+    project: str
+    host: str
+
+
+@dataclass(frozen=True)
+class EventsOmitted(Event):
+    """Stands for events that a notifier is not told one by one; only notifiers get it."""
+
+    name = "events omitted"
+    event: str
+    number: int
+    reason: str
+    """`repeated`: the same again; `too many`: they were not told at all."""
+    of_level: str
+    backup: str = ""
+
+    @property
+    def severity(self) -> str:
+        return self.of_level
+
+
+@dataclass(frozen=True)
 class RunFinished(Event):
     name = "run finished"
     run: str

@@ -33,6 +33,7 @@ _EXIT_CODES = {
     Outcome.LOCKED: 11,
     Outcome.INTERRUPTED: 130,
 }
+_LEVELS = {Outcome.OK: "info", Outcome.PARTIAL: "warning", Outcome.LOCKED: "warning"}
 _RANK = list(Outcome)
 
 
@@ -128,6 +129,11 @@ class RunReport:
     def outcome(self) -> Outcome:
         found = worst(backup.outcome for backup in self.backups)
         return Outcome.INTERRUPTED if self.interrupted else found
+
+    @property
+    def level(self) -> str:
+        """How bad that is, as the level of an event."""
+        return _LEVELS.get(self.outcome, "error")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; what `run --json` prints and a webhook receives."""

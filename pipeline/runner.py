@@ -84,7 +84,7 @@ class Runner:
             report.interrupted = self._interrupted
             report.seconds = time.monotonic() - started
             self.bus.emit(events.RunFinished(report.run, report.outcome.value, report.seconds))
-        await notify.tell(feeds, report, self.bus)
+            await notify.tell(feeds, report, self.bus)
         return report
 
     async def _run_all(self, names: Sequence[str], report: RunReport) -> None:

@@ -145,3 +145,23 @@ Suffix = Annotated[str, AfterValidator(_plain_suffix)]
 
 Secret = SecretStr
 """A value that must never be shown; read it with ``get_secret_value()`` at the last moment."""
+
+_SECRET_OPTION = re.compile(
+    r"(?i)(pass|pwd|secret|token|credential|key|sas\b|connection_string)(?!.*(file|path)(name)?$)"
+)
+_NO_SECRETS = frozenset({"anon", "browser", "cache", "cloud", "google_default"})
+"""Words that gcsfs understands instead of a token."""
+
+
+def hide_secrets(options: dict[str, Any]) -> dict[str, Any]:
+    """Free settings of something whose model is not known: by its name, a text may be a secret."""
+    return {str(name): _hidden(str(name), value) for name, value in options.items()}
+
+
+def _hidden(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return hide_secrets(value)
+    if isinstance(value, list):
+        return [_hidden(name, each) for each in value]
+    is_secret = isinstance(value, str) and value not in _NO_SECRETS and _SECRET_OPTION.search(name)
+    return Secret(value) if is_secret else value

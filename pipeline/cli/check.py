@@ -1,10 +1,16 @@
-"""`check`: is the configuration right, and with `--connect`, would a run work?"""
+"""`check`: is the configuration right, with `--connect`, would a run work, and with `--notify`,
+does a message arrive?
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+
+import anyio
 
 from pipeline.branch import describe
 from pipeline.cli.interrupts import run_blocking
@@ -12,9 +18,12 @@ from pipeline.cli.session import Session
 from pipeline.context import Teardown
 from pipeline.errors import NxsError, StorageDenied
 from pipeline.graph import BranchPlan, Plan
+from pipeline.notify import send_test
 from pipeline.report import format_size
 from pipeline.stage import Storage
 from pipeline.tryout import ROTATION_NEEDS, try_out
+from schemas.notifiers import NotifierSpec
+from schemas.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -31,8 +40,8 @@ def run(options: argparse.Namespace) -> int:
     """Check, and report; returns the exit code."""
     session = Session(options)
     plans = [session.plan(name) for name in session.pipeline.backups]
-    if options.connect:
-        return run_blocking(lambda teardown: _connect(session, plans, teardown))
+    if options.connect or options.notify:
+        return run_blocking(lambda teardown: _try_all(session, plans, teardown))
     for plan in plans:
         storages = ", ".join(branch.name for branch in plan.branches)
         session.say(
@@ -43,11 +52,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _connect(session: Session, plans: list[Plan], teardown: Teardown) -> int:
+def _try_all(session: Session, plans: list[Plan], teardown: Teardown) -> int:
     """Try and report everything: 1 when a needed part fails, 3 when an optional one does."""
     code = 0
     tried: dict[str, bool] = {}
-    for probe in _probes(plans):
+    probes = chain(
+        _probes(plans) if session.options.connect else (),
+        _notifier_probes(session.pipeline) if session.options.notify else (),
+    )
+    for probe in probes:
         teardown.check()
         if probe.what not in tried:
             tried[probe.what] = _try(session, probe)
@@ -69,6 +82,17 @@ def _probes(plans: list[Plan]) -> Iterator[Probe]:
                 what = f"{backup}: stage {node.name} of {branch.name}"
                 yield Probe(what, branch.required, node.transform.probe)
             yield _storage_probe(branch, branch.name in rotating)
+
+
+def _notifier_probes(pipeline: Pipeline) -> Iterator[Probe]:
+    """A test message through each notifier; a backup never fails for want of one."""
+    for name, spec in pipeline.notifiers.items():
+        yield Probe(f"notifier {name}", False, partial(_send_test, spec, pipeline))
+
+
+def _send_test(spec: NotifierSpec, pipeline: Pipeline) -> Sequence[str]:
+    anyio.run(send_test, spec, pipeline.name, pipeline.host)
+    return ["a test message was sent"]
 
 
 def _storage_probe(branch: BranchPlan, rotates: bool) -> Probe:

@@ -135,6 +135,9 @@ def _check(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--connect", action="store_true", help="also try every source, program and storage"
     )
+    parser.add_argument(
+        "--notify", action="store_true", help="also send a test message through each notifier"
+    )
 
 
 def _graph(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -3,22 +3,113 @@
 from __future__ import annotations
 
 import json
+import uuid
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.stage import Notifier
-from schemas.notifiers import WebhookNotifier
-from stages.notifiers.webhook import COMPONENT, Webhook, retry_after
-from tests.contracts.notifier import PATH, SECRET, NotifierContract, refusal, report, some_events
+from schemas.notifiers import (
+    DiscordNotifier,
+    HealthchecksNotifier,
+    MattermostNotifier,
+    SlackNotifier,
+    TeamsNotifier,
+    TelegramNotifier,
+    WebhookNotifier,
+)
+from stages.notifiers._http import retry_after
+from stages.notifiers.discord import Discord
+from stages.notifiers.healthchecks import Healthchecks
+from stages.notifiers.mattermost import Mattermost
+from stages.notifiers.slack import Slack
+from stages.notifiers.teams import Teams
+from stages.notifiers.telegram import Telegram
+from stages.notifiers.webhook import COMPONENT, Webhook
+from tests.contracts.notifier import (
+    PATH,
+    SECRET,
+    Build,
+    NotifierContract,
+    PatienceContract,
+    refusal,
+    report,
+    some_events,
+)
 from tests.servers.http import Answer, HttpSink
 
 
-def webhook(url: str, timeout: str = "30s", ca: Path | None = None, **more: Any) -> Notifier:
-    fields = {"type": "webhook", "url": url, "timeout": timeout, "ca": ca and str(ca), **more}
-    return Webhook(WebhookNotifier.model_validate(fields))
+def webhook(url: str, **more: Any) -> Notifier:
+    return Webhook(WebhookNotifier.model_validate({"type": "webhook", "url": url, **more}))
+
+
+def slack(url: str, **more: Any) -> Slack:
+    return Slack(SlackNotifier.model_validate({"type": "slack", "url": url, **more}))
+
+
+def slack_bot(url: str, **more: Any) -> Slack:
+    fields = {"type": "slack", "api": url, "token": SECRET, "channel": "C1", **more}
+    return Slack(SlackNotifier.model_validate(fields))
+
+
+def mattermost(url: str, **more: Any) -> Mattermost:
+    return Mattermost(MattermostNotifier.model_validate({"type": "mattermost", "url": url, **more}))
+
+
+def mattermost_bot(url: str, **more: Any) -> Mattermost:
+    return mattermost(url, token=SECRET, channel="c1", **more)
+
+
+def teams(url: str, **more: Any) -> Teams:
+    return Teams(TeamsNotifier.model_validate({"type": "teams", "url": url, **more}))
+
+
+def telegram(url: str, **more: Any) -> Telegram:
+    fields = {"type": "telegram", "api": url, "token": f"12:{SECRET}", "chat": "-1001", **more}
+    return Telegram(TelegramNotifier.model_validate(fields))
+
+
+def discord(url: str, **more: Any) -> Discord:
+    return Discord(DiscordNotifier.model_validate({"type": "discord", "url": url, **more}))
+
+
+def healthchecks(url: str, **more: Any) -> Healthchecks:
+    fields = {"type": "healthchecks", "url": url, **more}
+    return Healthchecks(HealthchecksNotifier.model_validate(fields))
+
+
+RID = str(uuid.uuid5(uuid.NAMESPACE_OID, "r1"))
+HOOK, QUERY = PATH.split("?")
+BUILDS = [
+    pytest.param(Build(webhook), id="webhook"),
+    pytest.param(Build(slack, body=b"ok"), id="slack"),
+    pytest.param(
+        Build(slack_bot, "/api", "/api/chat.postMessage", b'{"ok": true, "ts": "1.2"}', True),
+        id="slack-bot",
+    ),
+    pytest.param(Build(mattermost, body=b"ok"), id="mattermost"),
+    pytest.param(
+        Build(mattermost_bot, "", "/api/v4/posts", b'{"id": "p1"}', True), id="mattermost-bot"
+    ),
+    pytest.param(Build(teams), id="teams"),
+    pytest.param(
+        Build(
+            telegram,
+            "",
+            f"/bot12:{SECRET}/sendMessage",
+            b'{"ok": true, "result": {"message_id": 7}}',
+            True,
+        ),
+        id="telegram",
+    ),
+    pytest.param(
+        Build(discord, path=f"{PATH}&wait=true", body=b'{"id": "77"}', reads=True), id="discord"
+    ),
+    pytest.param(
+        Build(healthchecks, path=f"{HOOK}/fail?{QUERY}&rid={RID}", body=b"OK"), id="healthchecks"
+    ),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +118,13 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
 
 
-@pytest.mark.parametrize("build", [pytest.param(webhook, id="webhook")])
+@pytest.mark.parametrize("build", BUILDS)
 class TestNotifiers(NotifierContract):
+    pass
+
+
+@pytest.mark.parametrize("build", [one for one in BUILDS if one.id in ("webhook", "telegram")])
+class TestPatience(PatienceContract):
     pass
 
 

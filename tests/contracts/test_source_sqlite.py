@@ -94,7 +94,7 @@ class TestContract(SourceContract):
         self, case: Case, tmp_path: Path, cleanup: ExitStack
     ) -> None:
         # A small database in rollback mode is read before its first chunk leaves.
-        with pytest.raises(SourceError, match="malformed|shorter than its header says"):
+        with pytest.raises(SourceError, match=r"malformed|shorter than its header says"):
             list(start(case.broken(tmp_path, cleanup), StageContext())[1])
 
 

@@ -23,8 +23,10 @@ class Answer:
     body: bytes = b""
     delay: float = 0.0
     """Seconds before it."""
-    manner: Literal["http", "hang", "garbage", "close", "endless"] = "http"
-    """`hang` says nothing until the server stops, `endless` never ends its body."""
+    manner: Literal["http", "hang", "garbage", "close", "endless", "trickle"] = "http"
+    """`hang` says nothing until the server stops, `endless` never ends its body, `trickle` sends
+    its head byte by byte, and never to the end.
+    """
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.sink.stopping.wait()
         elif answer.manner == "garbage":
             self.wfile.write(b"\x16\x03SSH-2.0-not http\r\n\r\n\xff\x00" * 20)
+        elif answer.manner == "trickle":
+            self._trickle()
         elif answer.manner in ("http", "endless"):
             self._answer(answer)
 
-    do_PUT = do_GET = do_DELETE = do_HEAD = do_POST  # noqa: N815
+    def _trickle(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nx-slow: ")
+        while not self.server.sink.stopping.wait(0.1):
+            self.wfile.write(b"x")
+
+    do_PUT = do_PATCH = do_GET = do_DELETE = do_HEAD = do_CONNECT = do_POST  # noqa: N815
+    do_PROPFIND = do_POST  # noqa: N815
 
     def _answer(self, answer: Answer) -> None:
         self.send_response(answer.status)

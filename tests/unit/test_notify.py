@@ -12,12 +12,14 @@ import anyio
 import pytest
 
 from pipeline import notify, registry
+from pipeline.backlog import TOLD
 from pipeline.errors import NotifierError
-from pipeline.events import Event, EventBus
-from pipeline.report import Outcome, RunReport
+from pipeline.events import BackupFailed, Event, EventBus, EventsOmitted, SourceWarned
+from pipeline.report import BackupReport, Outcome, RunReport
 from pipeline.runner import Runner
 from pipeline.stage import Notifier
 from schemas.load import load
+from schemas.notifiers import TeamsNotifier
 
 pytestmark = pytest.mark.anyio
 
@@ -46,6 +48,7 @@ class Recorder(Notifier):
         self.fail, self.hang = fail, hang
         self.reports: list[RunReport] = []
         self.events: list[str] = []
+        self.batches: list[list[Event]] = []
 
     async def send(self, report: RunReport) -> None:
         await self._misbehave()
@@ -53,6 +56,7 @@ class Recorder(Notifier):
 
     async def send_events(self, events: Sequence[Event]) -> None:
         await self._misbehave()
+        self.batches.append(list(events))
         self.events += [event.name for event in events]
 
     async def _misbehave(self) -> None:
@@ -123,19 +127,91 @@ async def test_a_notifier_that_misbehaves_changes_nothing_but_is_reported(
     assert time.monotonic() - started < 15
 
 
-async def test_more_events_than_the_queue_holds_are_counted() -> None:
-    class Spec:
-        send, level, timeout = "events", "debug", 1.0
-
-    spec: Any = Spec()
-    feed = notify.Feed("ops", spec, ["db"])
-    for _ in range(notify.QUEUE + 7):
-        feed.take(Event())
-    feed._notifier = Recorder()
-    report = RunReport("1", "shop", "web", datetime.now(timezone.utc))
-    assert await feed.finish(report) == ["ops: 7 events dropped"]
+def feed_of(recorder: Notifier, **fields: Any) -> notify.Feed:
+    values = {"type": "teams", "url": "http://h/", "timeout": "1s", **fields}
+    feed = notify.Feed("ops", TeamsNotifier.model_validate(values), ["db"])
+    feed._notifier = recorder
+    return feed
 
 
-@pytest.fixture(autouse=True)
-def plain_event_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Event, "name", "plain", raising=False)
+def finished() -> RunReport:
+    return RunReport("1", "shop", "web", datetime.now(timezone.utc))
+
+
+async def test_ten_thousand_warnings_are_one_message_and_none_is_lost() -> None:
+    recorder = Recorder()
+    feed = feed_of(recorder, send="events")
+    feed.take(BackupFailed("db", "first of all"))
+    for number in range(9_998):
+        feed.take(SourceWarned("db", "crm", f"row {number}"))
+    feed.take(BackupFailed("db", "last of all"))
+    assert await feed.finish(finished()) == []
+    (batch,) = recorder.batches
+    told = [event for event in batch if not isinstance(event, EventsOmitted)]
+    omitted = [event for event in batch if isinstance(event, EventsOmitted)]
+    assert len(told) == TOLD
+    assert [event for event in told if isinstance(event, BackupFailed)] == [told[0], told[-1]]
+    assert len(told) + sum(event.number for event in omitted) == 10_000
+    assert [(one.event, one.reason, one.severity) for one in omitted] == [
+        ("source warned", "too many", "warning")
+    ]
+
+
+async def test_an_event_that_is_repeated_is_told_once() -> None:
+    recorder = Recorder()
+    feed = feed_of(recorder, send="events")
+    for _ in range(5):
+        feed.take(SourceWarned("db", "crm", "again"))
+    await feed.finish(finished())
+    first, rest = recorder.batches[0]
+    assert first == SourceWarned("db", "crm", "again")
+    assert rest == EventsOmitted("source warned", 4, "repeated", "warning", "db")
+
+
+async def test_events_that_are_not_told_are_counted() -> None:
+    feed = feed_of(Recorder(fail=NotifierError("no")), send="events")
+    for _ in range(7):
+        feed.take(SourceWarned("db", "crm", "again"))
+    assert await feed.finish(finished()) == ["ops: no", "ops: 7 events not told"]
+
+
+@pytest.mark.parametrize(("on", "told"), [("success", 0), ("failure", 1)])
+async def test_only_results_that_were_asked_for_are_told(on: str, told: int) -> None:
+    recorder = Recorder()
+    report = finished()
+    report.backups.append(BackupReport("db", Outcome.INTERRUPTED))
+    assert await feed_of(recorder, on=[on]).finish(report) == []
+    assert len(recorder.reports) == told
+
+
+class Editor(Recorder):
+    """Shows how a run stands."""
+
+    edits = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[str] = []
+
+    async def show(self, text: str) -> None:
+        self.shown.append(text)
+
+
+async def test_a_long_run_is_shown_and_ends_as_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor = Editor()
+    monkeypatch.setattr(notify, "BATCH_SECONDS", 0.05)
+    await run(tmp_path, monkeypatch, editor, program="sleep, '1.5'")
+    assert editor.shown[0].splitlines()[0] == "[running] shop on web: 0 of 1 backups ended"
+    assert editor.shown[0].splitlines()[1].startswith("db: ")
+    assert len(editor.reports) == 1
+
+
+async def test_nothing_is_shown_of_a_run_that_may_not_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor = Editor()
+    monkeypatch.setattr(notify, "BATCH_SECONDS", 0.05)
+    await run(tmp_path, monkeypatch, editor, program="sleep, '0.5'", level="warning")
+    assert editor.shown == []
