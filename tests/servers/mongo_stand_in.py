@@ -1,4 +1,4 @@
-"""Replies of a MongoDB server written after the protocol and the tools, for what FerretDB does not have.
+"""Replies of a MongoDB server, written after the protocol, for what FerretDB does not have.
 
 Views, time series, users, transactions and the oplog exist only in a real mongod, which cannot be
 had here. It speaks OP_MSG, see https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/.
