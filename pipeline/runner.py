@@ -179,9 +179,11 @@ class BackupRun:
                 await self._run_in_turn(plan, artifacts, taken_at)
             await self._rotate(plan, artifacts)
         finally:
-            self._runner.release_later(lock, taken_at)
-            with anyio.move_on_after(SWEEP_TIMEOUT, shield=True):
-                await run_in_thread("close", plan.source.close)
+            try:
+                with anyio.move_on_after(SWEEP_TIMEOUT, shield=True):
+                    await run_in_thread("close", plan.source.close)
+            finally:
+                self._runner.release_later(lock, taken_at)
 
     async def _plan_artifacts(self, plan: Plan) -> list[Artifact]:
         with naming(f"source {plan.source_type}"):

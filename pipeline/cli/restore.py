@@ -22,7 +22,7 @@ from pipeline.naming import format_stamp
 from pipeline.readback import blocked_by, inverses, plain_stream
 from pipeline.series import chain
 from pipeline.shards import copy_of, incomplete, newest, subject
-from pipeline.stage import Artifact, Source, Storage, Transform
+from pipeline.stage import Artifact, Shard, Source, Storage, Transform
 
 _MANY = 20
 
@@ -225,7 +225,8 @@ def _bring_back(
 ) -> Sequence[str]:
     manifest, to, overwrite = entry.manifest, session.options.to, session.options.overwrite
     source = session.plan(manifest.backup).source
-    artifact = Artifact(manifest.artifact, manifest.suffix)
+    shard = Shard(**manifest.shard.model_dump()) if manifest.shard else None
+    artifact = Artifact(manifest.artifact, manifest.suffix, shard=shard)
     if manifest.parent is not None:
         return source.apply(chunks, artifact, Path(to))
     if "://" in to:

@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pipeline.context import StageContext
@@ -22,6 +23,10 @@ _EXTRACT = "tar --xattrs --xattrs-include='*' --acls -xp"
 _EXTRACT_SERIES = _EXTRACT.replace("tar", "tar --listed-incremental=/dev/null", 1)
 
 
+Filled = dict[str, tuple[str, bytes]]
+"""What was restored into a directory: by artifact what it is a part of, and its first member."""
+
+
 class Files(Source):
     """One archive for each path, or one for all of them.
 
@@ -34,7 +39,7 @@ class Files(Source):
         self._backup = backup
         self.memory = memory(spec.readers)
         self.processes = spec.shards
-        self._filled: dict[Path, set[str]] = {}
+        self._filled: dict[Path, Filled] = {}
         if spec.incremental is not None:
             self.periods = (spec.incremental.full, *spec.incremental.levels)
             self.index_identity = spec.incremental.index_identity
@@ -85,10 +90,10 @@ class Files(Source):
         from stages.sources._files.extract import extract
 
         # What other artifacts have just left there is no reason to stop.
-        there = self._filled.setdefault(target, set())
-        problems = extract(chunks, target, overwrite or bool(there - {artifact.name}))
-        there.add(artifact.name)
-        return problems
+        filled = self._filled.setdefault(target, {})
+        others = filled.keys() - {artifact.name}
+        claim = partial(_claim, filled, artifact)
+        return extract(chunks, target, overwrite or bool(others), claim)
 
     def apply(self, chunks: Iterator[bytes], artifact: Artifact, target: Path) -> Sequence[str]:
         from stages.sources._files.apply import apply
@@ -146,6 +151,19 @@ class Files(Source):
 
 
 COMPONENT = Files
+
+
+def _claim(filled: Filled, artifact: Artifact, first: bytes) -> None:
+    """Note that an artifact is restored; two trees must not be mixed in one place."""
+    subject = artifact.shard.of if artifact.shard else artifact.name
+    for name, (other, its_first) in filled.items():
+        if other != subject and its_first == first:
+            raise SourceError(
+                f'"{artifact.name}" would be restored over "{name}": both are '
+                f'"{printable(first.rstrip(b"/"))}" in their archives',
+                "restore them one by one, with --artifact, into directories of their own",
+            )
+    filled[artifact.name] = (subject, first)
 
 
 def _roots_of(artifact: Artifact) -> tuple[Root, ...]:

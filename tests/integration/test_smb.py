@@ -262,3 +262,19 @@ class TestSharing(SmbTests):
             next(reader)
             assert proxy.sent - before > 8 * _READ_SIZE
             reader.close()  # type: ignore[attr-defined]
+
+
+class TestServersWithoutFileNumbers(SmbTests):
+    def test_an_abort_after_a_refused_commit_leaves_the_other_object(
+        self, server: Smbd, storage_on: MakeStorage
+    ) -> None:
+        storage = storage_on(server)
+        writer = storage.create(NAME, TOKEN)
+        writer.write(b"ours")
+        writer.flush()
+        writer._target._number = 0  # type: ignore[attr-defined]
+        put(storage, NAME, [b"theirs"], "another-token")
+        with pytest.raises(StorageRefused):
+            writer.commit()
+        writer.abort()
+        assert read(storage, NAME) == b"theirs"

@@ -27,7 +27,13 @@ ATTRIBUTES = {record: attribute for attribute, record in _tar.ACL_RECORDS.items(
 """Extended attribute of an ACL by its record."""
 
 
-def extract(chunks: Iterator[bytes], target: Path, overwrite: bool) -> list[str]:
+Claim = Callable[[bytes], None]
+"""Told the name of the first member, before anything is restored; may raise."""
+
+
+def extract(
+    chunks: Iterator[bytes], target: Path, overwrite: bool, claim: Claim = lambda _: None
+) -> list[str]:
     """Restore a stream below `target`; what could not be restored exactly is returned.
 
     Owners, device nodes and attributes outside of `user.` are restored by root only.
@@ -35,16 +41,23 @@ def extract(chunks: Iterator[bytes], target: Path, overwrite: bool) -> list[str]
     Raises:
         SourceError: the target is in use, a member would leave it, or the archive is damaged.
     """
-    return run(Extractor(_prepare(target, overwrite)), chunks, target)
+    return run(Extractor(_prepare(target, overwrite)), chunks, target, claim)
 
 
-def run(extractor: Extractor, chunks: Iterator[bytes], target: Path) -> list[str]:
+def run(
+    extractor: Extractor,
+    chunks: Iterator[bytes],
+    target: Path,
+    claim: Claim = lambda _: None,
+) -> list[str]:
     """Feed an archive to an extractor, which is closed afterwards."""
     with extractor:
         member = None
         try:
             reader = TarReader(chunks)
-            for member in reader:
+            for number, member in enumerate(reader):
+                if number == 0:
+                    claim(member.name)
                 extractor.add(member, reader.data)
             extractor.finish()
         except (OSError, OverflowError) as error:

@@ -114,6 +114,8 @@ def _read_negotiated(message: memoryview) -> Negotiated:
         cipher = CipherAlgorithm.AES_128_CCM if capabilities & _ENCRYPTION else None
     is_large = dialect > Dialect.SMB_2_0_2 and capabilities & _LARGE_MTU
     most = _MAX_MESSAGE if is_large else CREDIT
+    if not all(sizes):
+        raise Malformed("the server takes no data at all")
     return Negotiated(
         dialect,
         mode,

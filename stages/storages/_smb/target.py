@@ -156,6 +156,7 @@ class Target:
         try:
             self._session.call(smb.rename(self.file_id, self._tree.path(self._place.name)))
         except SmbError as error:
+            self._is_renaming = False  # The server said no: what has the name is not ours.
             if error.status != Status.OBJECT_NAME_COLLISION:
                 raise
             raise exists_already(self._place.name) from None
@@ -171,7 +172,9 @@ class Target:
             raise error
 
     def _has_name(self, size: int | None = None) -> bool:
-        """Whether what has the object's name is the file that we wrote."""
+        """Whether what has the object's name is the file that we wrote, for certain."""
+        if not self._number:
+            return False  # Some file systems give every file the number 0.
         found = self._tree.find(self._place.name)
         return found is not None and found[0] == self._number and size in (None, found[1])
 
