@@ -55,18 +55,23 @@ class Worker:
     def __init__(self, job: Job, bus: EventBus) -> None:
         self._job = job
         self._bus = bus
-        self._socket, self._theirs = socket.socketpair()
+        self._socket: socket.socket | None = None
         self._stopped = False
         self.report = ArtifactReport(job.artifact, Outcome.INTERRUPTED, "interrupted")
 
     def run(self) -> None:
         """Have it done; however it ends, `report` tells."""
-        with self._socket:
-            with self._theirs:
-                process = self._start()
+        ours, theirs = socket.socketpair()
+        with ours:
+            self._socket = ours
+            if self._stopped:
+                theirs.close()
+                return
+            with theirs:
+                process = _start(theirs)
             children.add(process.pid)
             try:
-                self._listen()
+                self._listen(ours)
             except (EOFError, OSError):
                 self._explain(_ended(process))
             finally:
@@ -77,23 +82,13 @@ class Worker:
         """Let the child abort, and say so; it leaves nothing behind."""
         self._stopped = True
         try:
-            self._socket.shutdown(socket.SHUT_WR)
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             return  # it has ended already
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        archive = os.environ.get("NXS_BACKUP_PYZ")
-        start = [archive] if archive else ["-m", "pipeline"]
-        return subprocess.Popen(
-            [sys.executable, *start, COMMAND],
-            stdin=self._theirs.fileno(),
-            stdout=subprocess.DEVNULL,
-            env=os.environ if archive else os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            start_new_session=True,  # the signals of the terminal are for us
-        )
-
-    def _listen(self) -> None:
-        with Connection(os.dup(self._socket.fileno())) as connection:
+    def _listen(self, ours: socket.socket) -> None:
+        with Connection(os.dup(ours.fileno())) as connection:
             connection.send(self._job.modules)
             connection.send(self._job)
             while not isinstance(message := connection.recv(), ArtifactReport):
@@ -105,6 +100,18 @@ class Worker:
         if not self._stopped:
             self.report.outcome = Outcome.FAILED
             self.report.error = f'the process of "{self._job.artifact}" {how}'
+
+
+def _start(stdin: socket.socket) -> subprocess.Popen[bytes]:
+    archive = os.environ.get("NXS_BACKUP_PYZ")
+    start = [archive] if archive else ["-m", "pipeline"]
+    return subprocess.Popen(
+        [sys.executable, *start, COMMAND],
+        stdin=stdin.fileno(),
+        stdout=subprocess.DEVNULL,
+        env=os.environ if archive else os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,  # the signals of the terminal are for us
+    )
 
 
 def _ended(process: subprocess.Popen[bytes]) -> str:

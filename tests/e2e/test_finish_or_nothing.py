@@ -42,6 +42,7 @@ CONFIGURATION = """\
         key_file: {key}
         host_key: {host_key}
         path: {remote}
+        timeout: 10s
     backups:
       dump:
         source: {type: command, command: ["{python}", "{here}/producer.py"]}

@@ -318,7 +318,7 @@ class TestGivingUp(SftpTests):
         wait_for(writing, lambda: writer._upload._recovery is not None)
         storage.close()
         writing.join()
-        assert [type(result) for result in results] == [StorageUnavailable]
+        assert [type(result) for result in results] == [StorageUnavailable], results
         writer.abort()
 
 

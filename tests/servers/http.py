@@ -160,7 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.manner == "http":
             self.send_header("content-length", str(len(answer.body)))
         self.end_headers()
-        self.wfile.write(answer.body)
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
         while answer.manner == "endless" and not self.server.sink.stopping.is_set():
             self.wfile.write(b"x" * 65536)
 

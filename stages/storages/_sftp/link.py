@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from pipeline.errors import StorageRefused, StorageUnavailable
+from pipeline.errors import StorageError, StorageRefused, StorageUnavailable
 from stages.storages import _loop
 from stages.storages._sftp.errors import FAILURES, Lost, storage_error, was_closed
 from stages.storages._sftp.lean import lighten_session
@@ -64,6 +64,13 @@ class Link:
             return future.result()
         except concurrent.futures.CancelledError:
             raise was_closed(self.server) from None
+        except StorageError:
+            raise
+        except Exception as error:
+            # What is pulled away under a connection that is being opened makes it fail in any way.
+            if self._closing.is_set():
+                raise was_closed(self.server) from error
+            raise
 
     def patience(self) -> Patience:
         return Patience(self._timeout)
