@@ -7,7 +7,7 @@ PRESET ?= 6
 # What pytest is given, such as `make test TESTS="tests/unit -k retention"`.
 TESTS ?=
 # Files of tests that run side by side: most of their time they wait for servers.
-WORKERS ?= 4
+WORKERS ?= 3
 # `make lock UPGRADE=--upgrade` takes the newest versions; otherwise pins stay as they are.
 UPGRADE ?=
 

@@ -17,6 +17,7 @@ def _group(path: Path) -> str:
     return "runs" if _RUNS.search(path.read_text()) else str(path)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process for each file; a single one for all that run backups, which would find the locks
     of the others held.
