@@ -30,7 +30,7 @@ demo: $(PYZ) ## a backup and its restore, in seconds, with the built archive
 	@NXS_BACKUP=$(PYZ) PYTHON=$(PYTHON) sh examples/demo.sh
 
 test: system-packages lint pyz servers ## everything: lint, types, archive, all tests
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) $(TESTS)
 
 servers: $(VENV)/.complete ## the servers of tests that no package has
 	$(VENV)/bin/python -m tests.servers.install

@@ -5,25 +5,33 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
+_ROOT = Path(__file__).resolve().parents[1]
 _RUNS = re.compile(r'Runner\(|RunLock\(|main\(\[|"-m", "pipeline"|\bprogram: Program\b')
 """What a file does that runs backups: their locks are seen by all processes of the machine."""
 
 
 @functools.cache
-def _group(path: Path) -> str:
-    return "runs" if _RUNS.search(path.read_text()) else str(path)
+def _group(file: str) -> str:
+    return "runs" if _RUNS.search((_ROOT / file).read_text()) else file
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class _Groups(LoadScopeScheduling):  # type: ignore[misc,unused-ignore]
     """One process for each file; a single one for all that run backups, which would find the locks
     of the others held.
     """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid.partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Who gives the tests to the processes of `pytest -n`."""
+    return _Groups(config, log)
 
 
 @pytest.fixture(params=["asyncio", "trio"])
