@@ -318,7 +318,10 @@ def test_global_options_before_the_command(program: Program) -> None:
 def children_of(pid: int) -> list[int]:
     found = []
     for task in os.listdir(f"/proc/{pid}/task"):
-        text = Path(f"/proc/{pid}/task/{task}/children").read_text()
+        try:
+            text = Path(f"/proc/{pid}/task/{task}/children").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # The thread has ended meanwhile.
         found += [int(child) for child in text.split()]
     return found
 
