@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.program import Program, files_below
-from tests.servers.base import HOST
+from tests.servers.base import HOST, process_tree
 from tests.servers.http import Answer, HttpSink
 from tests.servers.sshd import PASSWORD, USER, Sshd
 
@@ -50,18 +50,19 @@ CONFIGURATION = """\
 
 @contextmanager
 def watching_processes() -> Iterator[list[str]]:
-    """Collects the command lines of all processes while the block runs."""
+    """Collects the command lines of all processes that come of us while the block runs; other tests
+    may be running beside.
+    """
     seen: set[str] = set()
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.005):
-            for entry in os.listdir("/proc"):
-                if entry.isdigit():
-                    try:
-                        seen.add(Path(f"/proc/{entry}/cmdline").read_bytes().decode("latin-1"))
-                    except OSError:
-                        continue
+            for pid in process_tree(os.getpid()):
+                try:
+                    seen.add(Path(f"/proc/{pid}/cmdline").read_bytes().decode("latin-1"))
+                except OSError:
+                    continue
 
     thread = threading.Thread(target=watch)
     thread.start()
