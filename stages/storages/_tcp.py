@@ -12,7 +12,7 @@ import termios
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,13 +21,15 @@ Buffer = bytes | bytearray | memoryview
 _READ_AHEAD = 4096
 _LOOKS = 8
 """How often a wait looks whether anything moves, until it gives up."""
+_ANY_PORT = 0
+_NOT_THIS_PORT = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 _NO_LINGER = struct.pack("ii", 1, 0)
 _OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    # Closing drops what is still queued.
+    # Closing drops what is still queued, and frees the port at once.
     (socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER),
 )
 
@@ -181,8 +183,16 @@ class Host:
         self.name = name
         self._addresses: list[tuple[socket.AddressFamily, Any]] = []
 
-    def connect(self, port: int, timeout: float, interrupt: Interrupt) -> socket.socket:
-        """Connect to the first address that answers, within `timeout` seconds for each.
+    def connect(
+        self, port: int, timeout: float, interrupt: Interrupt, sources: Sequence[int] = ()
+    ) -> socket.socket:
+        """Connect to the first address that answers.
+
+        Args:
+            port: at the server.
+            timeout: seconds for each address.
+            interrupt: watches the socket.
+            sources: our own ports to try first, before one that the system chooses.
 
         Raises:
             OSError: none answers.
@@ -191,7 +201,8 @@ class Host:
         known = self._addresses  # A name server that hangs must not hold up who has been there.
         for family, address in known or self._look_up():
             try:
-                return _connect(family, (address[0], port, *address[2:]), timeout, interrupt)
+                there = (address[0], port, *address[2:])
+                return _connect_from(sources, family, there, timeout, interrupt)
             except OSError as error:
                 failure = error
         self._addresses = []
@@ -203,14 +214,32 @@ class Host:
         return self._addresses
 
 
+def _connect_from(
+    sources: Sequence[int],
+    family: socket.AddressFamily,
+    address: Any,
+    timeout: float,
+    interrupt: Interrupt,
+) -> socket.socket:
+    for source in sources:
+        try:
+            return _connect(source, family, address, timeout, interrupt)
+        except OSError as error:
+            if error.errno not in _NOT_THIS_PORT:
+                raise
+    return _connect(_ANY_PORT, family, address, timeout, interrupt)
+
+
 def _connect(
-    family: socket.AddressFamily, address: Any, timeout: float, interrupt: Interrupt
+    source: int, family: socket.AddressFamily, address: Any, timeout: float, interrupt: Interrupt
 ) -> socket.socket:
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
         one.setblocking(False)
         for option in _OPTIONS:
             one.setsockopt(*option)
+        if source != _ANY_PORT:
+            one.bind(("", source))
         _await_connection(one, address, timeout, interrupt)
     except BaseException:
         one.close()

@@ -23,8 +23,8 @@ from pipeline.tryout import try_out
 from stages.storages._nfs import calls as nfs
 from stages.storages._nfs.list import Listing
 from stages.storages._nfs.rpc import Service
-from stages.storages._nfs.tcp import Interrupt
 from stages.storages._nfs.types import NfsError, Status
+from stages.storages._tcp import Interrupt
 from tests.contracts.storage_subject import NAME, OTHER_TOKEN, TOKEN, everything, put, read
 from tests.integration.nfs_storage import MakeStorage, NfsTests, path_of, works
 from tests.servers.base import GID, HOST, UID, free_port

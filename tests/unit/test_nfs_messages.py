@@ -23,9 +23,10 @@ from stages.storages._nfs.rpc import (
     call_message,
     check_reply,
 )
-from stages.storages._nfs.tcp import MAX_RECORD, Connection, Interrupt
+from stages.storages._nfs.tcp import MAX_RECORD, Connection
 from stages.storages._nfs.types import NfsError, Status, Written
 from stages.storages._nfs.xdr import Buffer, Malformed, Unpacker, pack_hyper, pack_opaque, pack_uint
+from stages.storages._tcp import Interrupt
 
 ACCEPTED = pack_uint(1, 0, 0, 0)
 FILE = pack_uint(1, 0o600, 1, 7, 8) + pack_hyper(4321) + bytes(24) + pack_hyper(99) + bytes(24)

@@ -66,15 +66,23 @@ class Link:
 
     Args:
         idle_timeout: seconds that the server may be silent.
+        lock_wait: seconds to wait for a lock.
+        joining: gets each socket before it is connected, and after; may raise.
 
     Raises:
         SourceError: from every method that talks to the server.
     """
 
-    def __init__(self, login: Login, idle_timeout: float, lock_wait: float = 30) -> None:
+    def __init__(
+        self,
+        login: Login,
+        idle_timeout: float,
+        lock_wait: float = 30,
+        joining: Callable[[socket.socket], None] = lambda _: None,
+    ) -> None:
         self.login = login
         with self._explained():
-            self._connection = _connect(login, idle_timeout)
+            self._connection = _connect(login, idle_timeout, joining)
             # Before anything that a limit would cut off.
             self.execute("SET SESSION sql_select_limit=18446744073709551615")
             self.version: str = self.query("SELECT VERSION()")[0][0]
@@ -164,16 +172,23 @@ class Link:
         """End whatever waits for the server; the connection is of no use afterwards."""
         sock = getattr(self._connection, "_sock", None)
         if sock is not None:
-            with contextlib.suppress(OSError):
-                # Not the method of a TLS socket: that one takes the key away from a reader.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            interrupt(sock)
 
     def close(self) -> None:
         """Say goodbye, and let go of the connection; never raises."""
         self._connection._force_close()
 
 
-def _connect(login: Login, idle_timeout: float) -> pymysql.Connection[Any]:
+def interrupt(sock: socket.socket) -> None:
+    """Wake whoever waits for a socket, with an error."""
+    with contextlib.suppress(OSError):  # Not connected, or not any more.
+        # Not the method of a TLS socket: that one takes the key away from a reader.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _connect(
+    login: Login, idle_timeout: float, joining: Callable[[socket.socket], None]
+) -> pymysql.Connection[Any]:
     context = ssl_context(login.tls, login.host)
     connection: Any = pymysql.connect(
         host=login.host,
@@ -195,7 +210,7 @@ def _connect(login: Login, idle_timeout: float) -> pymysql.Connection[Any]:
         connection.client_flag &= ~CLIENT.SSL
     # What goes through a socket of this machine needs no encryption to be secret.
     connection._secure = login.socket is not None
-    sock = _reach(login)
+    sock = _reach(login, joining)
     try:
         connection.connect(sock)
     except BaseException:
@@ -205,29 +220,49 @@ def _connect(login: Login, idle_timeout: float) -> pymysql.Connection[Any]:
     return connection
 
 
-def _reach(login: Login) -> socket.socket:
+def _reach(login: Login, joining: Callable[[socket.socket], None]) -> socket.socket:
     """A connection without a login.
 
     Raises:
         SourceError: nobody is there.
     """
     try:
-        if login.socket is None:
-            sock = socket.create_connection((login.host, login.port), _CONNECT_SECONDS)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            return sock
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.settimeout(_CONNECT_SECONDS)
-            sock.connect(login.socket)
-        except OSError:
-            sock.close()
-            raise
-        return sock
+        return _first(_addresses(login), joining)
     except OSError as error:
         reason = (error.strerror or str(error) or "no answer").lower()
         raise SourceError(f'"{login.address}" cannot be reached: {reason}') from None
+
+
+def _addresses(login: Login) -> list[tuple[socket.AddressFamily, Any]]:
+    if login.socket is not None:
+        return [(socket.AF_UNIX, login.socket)]
+    found = socket.getaddrinfo(login.host, login.port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _first(
+    addresses: list[tuple[socket.AddressFamily, Any]], joining: Callable[[socket.socket], None]
+) -> socket.socket:
+    """A socket that is connected to the first address that answers."""
+    failure = OSError("it has no address")
+    for family, address in addresses:
+        sock = socket.socket(family)
+        try:
+            joining(sock)
+            sock.settimeout(_CONNECT_SECONDS)
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.connect(address)
+            joining(sock)  # Only now it can be woken for certain.
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+    raise failure
 
 
 def _explained(login: Login, code: int, text: str) -> SourceError:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Sequence
 
 from pipeline.context import Teardown
-from pipeline.errors import SourceError
+from pipeline.errors import Aborted
 from schemas.mysql import MysqlSource
 from stages.sources._mysql import catalog, snapshot
 from stages.sources._mysql.catalog import Choice, Contents
-from stages.sources._mysql.link import Link
+from stages.sources._mysql.link import Link, interrupt
 from stages.sources._mysql.login import Login
 from stages.sources._mysql.replica import Pause
 
@@ -27,6 +28,8 @@ class Session:
         self._login = login
         self._stack = contextlib.ExitStack()
         self._every: list[Link] = []
+        self._joining: socket.socket | None = None
+        """Where a link is made just now."""
         self._interrupted = False
         self._without_transactions: set[str] = set()
         self._warnings: list[str] = []
@@ -72,8 +75,13 @@ class Session:
         choice = Choice(spec)
         self.contents = {name: catalog.contents(self.main, name, choice) for name in databases}
 
+    def _join(self, sock: socket.socket) -> None:
+        self._joining = sock
+        if self._interrupted:
+            raise Aborted
+
     def _connect(self) -> Link:
-        link = Link(self._login, self._spec.idle_timeout, self._spec.lock_wait)
+        link = Link(self._login, self._spec.idle_timeout, self._spec.lock_wait, self._join)
         self._every.append(link)
         self._stack.callback(link.close)
         if self._interrupted:
@@ -105,6 +113,9 @@ class Session:
     def interrupt(self) -> None:
         """End whatever waits for the server; from any thread."""
         self._interrupted = True
+        joining = self._joining
+        if joining is not None:
+            interrupt(joining)
         for link in list(self._every):
             link.interrupt()
 
@@ -115,16 +126,3 @@ class Session:
             SourceError: replication could not be started again.
         """
         self._stack.close()
-
-
-def planned(
-    spec: MysqlSource, login: Login, look: Callable[[Link], Sequence[str]]
-) -> Sequence[str]:
-    """Ask a server something over a connection of its own."""
-    link = Link(login, spec.idle_timeout, spec.lock_wait)
-    try:
-        return look(link)
-    except SourceError:
-        raise
-    finally:
-        link.close()

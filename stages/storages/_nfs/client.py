@@ -17,9 +17,10 @@ from stages.storages._nfs.errors import FAILURES, mount_error, reason_of, storag
 from stages.storages._nfs.mount import MOUNT, MountError, get_port, mount
 from stages.storages._nfs.rpc import MAX_GROUPS, RpcRejected, Service, auth_sys
 from stages.storages._nfs.session import Session
-from stages.storages._nfs.tcp import Connection, Host, Interrupt
+from stages.storages._nfs.tcp import Connection, Host
 from stages.storages._nfs.types import Limits
 from stages.storages._nfs.xdr import Malformed
+from stages.storages._tcp import Interrupt
 
 _KEPT = 4
 """Connections that are kept while nobody uses them."""
@@ -168,7 +169,7 @@ class Client:
         # Half of the time: another attempt must fit in before a session gives up.
         patience = self._spec.timeout / 2
         timeout = min(self._spec.connect_timeout, patience)
-        return Connection(self._host.connect(port, timeout, interrupt), patience)
+        return Connection(self._host.call(port, timeout, interrupt), patience)
 
     def _find_port(self, service: Service, interrupt: Interrupt) -> int:
         """Ask the portmapper; each time, because a server that starts again may move."""

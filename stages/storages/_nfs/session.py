@@ -11,8 +11,9 @@ from pipeline.errors import StorageUnavailable
 from stages.storages._nfs.calls import NFS
 from stages.storages._nfs.errors import reason_of
 from stages.storages._nfs.rpc import PROC_UNAVAIL, RpcRejected, call_message, check_reply
-from stages.storages._nfs.tcp import Connection, Interrupt
+from stages.storages._nfs.tcp import Connection
 from stages.storages._nfs.types import Call, NfsError, Status
+from stages.storages._tcp import Interrupt
 
 T = TypeVar("T")
 

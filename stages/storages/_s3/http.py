@@ -31,13 +31,20 @@ class Stalled(Exception):
     """Nothing moved for the time that is allowed for that."""
 
 
-class _Progress:
+class Progress:
     """When something moved last, in the loop's time."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
+        self.lasts = False
+        """Whether something of it need not be done again, though it failed."""
         self._waiting = 0
-        self.touch()
+        self._began = self.last = asyncio.get_running_loop().time()
+
+    @property
+    def seconds(self) -> float:
+        """How long it moved."""
+        return self.last - self._began
 
     def touch(self) -> None:
         self.last = asyncio.get_running_loop().time()
@@ -58,7 +65,7 @@ def _unacknowledged(transport: asyncio.Transport | None) -> int:
     return unacknowledged(socket)
 
 
-_progress: ContextVar[_Progress | None] = ContextVar("s3_progress", default=None)
+_progress: ContextVar[Progress | None] = ContextVar("s3_progress", default=None)
 
 
 def touch() -> None:
@@ -68,13 +75,20 @@ def touch() -> None:
         progress.touch()
 
 
-async def while_it_moves(work: Coroutine[Any, Any, T], seconds: float) -> T:
+async def while_it_moves(
+    work: Coroutine[Any, Any, T], seconds: float, progress: Progress | None = None
+) -> T:
     """The result of `work`, which is cancelled when it does not move for so long.
+
+    Args:
+        work: what may be given up.
+        seconds: how long it may stand still.
+        progress: tells afterwards how it went.
 
     Raises:
         Stalled: it did not.
     """
-    progress = _Progress()
+    progress = progress or Progress()
     before = _progress.set(progress)
     task = asyncio.ensure_future(work)  # It inherits the context.
     _progress.reset(before)

@@ -14,6 +14,7 @@ from stages.storages._s3.errors import is_conflict, is_missing, is_unsupported
 from stages.storages._s3.service import Service
 from stages.storages._s3.uploads import Upload, abort_all, abort_upload, list_exactly
 
+_ANSWER_SECONDS = 1.5
 RUN = "nxs-run"
 """Metadata of each object: the token of the run that wrote it."""
 
@@ -30,6 +31,15 @@ class Place:
     """What the object is stored with: class, encryption, tags, lock."""
 
 
+async def _let_end(request: asyncio.Task[Any]) -> None:
+    """Give a request the time to be answered: one that was cut off may still be carried out."""
+    await asyncio.wait({request}, timeout=_ANSWER_SECONDS)
+    request.cancel()
+    await asyncio.wait({request})
+    if not request.cancelled():
+        request.exception()  # Whoever withdraws knows why.
+
+
 class Publisher:
     """Makes one object visible, and takes back what did not come so far; on the loop."""
 
@@ -39,6 +49,8 @@ class Publisher:
         self._doing = f'write "{place.name}"'
         self._size: int | None = None
         """Bytes of the object, once it may be visible."""
+        self._request: asyncio.Task[Any] | None = None
+        """What makes it visible."""
 
     async def put(self, size: int, **parameters: Any) -> None:
         """Store an object of one part.
@@ -59,6 +71,8 @@ class Publisher:
 
     async def withdraw(self, upload_id: str | None) -> None:
         """Remove the upload and the claim, and the object if it became visible after all."""
+        if self._request is not None:
+            await _let_end(self._request)
         # In this order: a request of ours that is still under way may make an object of it.
         if upload_id is not None:
             await abort_upload(self._service, (self._place.key, upload_id))
@@ -90,13 +104,21 @@ class Publisher:
     async def _ask(self, operation: str, parameters: dict[str, Any]) -> None:
         """Make it visible unless there is one already, where the service can be told so."""
         request = {"Key": self._place.key, **parameters}
-        patience = self._service.patience
         try:
-            await self._service.ask(operation, self._doing, patience, IfNoneMatch="*", **request)
+            await self._decide(operation, IfNoneMatch="*", **request)
         except StorageRefused as refused:
             if refused.__cause__ is None or not is_unsupported(refused.__cause__):
                 raise
-            await self._service.ask(operation, self._doing, patience, **request)
+            await self._decide(operation, **request)
+
+    async def _decide(self, operation: str, **request: Any) -> None:
+        """Ask for what cannot be taken back: it goes on when who waits for it is cancelled."""
+
+        async def ask() -> None:
+            await self._service.ask(operation, self._doing, self._service.patience, **request)
+
+        self._request = self._service.start(ask)
+        await asyncio.shield(self._request)
 
     async def _verify(self) -> None:
         """See that what is there now is what we wrote.

@@ -12,7 +12,7 @@ from pipeline.stage import CHUNK
 from stages.storages._names import is_missing as missing_object
 from stages.storages._s3.errors import is_conflict, is_missing
 from stages.storages._s3.fetch import Unexpected, Wanted
-from stages.storages._s3.http import touch, while_it_moves
+from stages.storages._s3.http import Progress, touch, while_it_moves
 from stages.storages._s3.service import Service
 
 _PIECE = 256 << 10
@@ -54,8 +54,12 @@ class Reader:
         """
         chunks: list[bytes] = []
 
-        async def attempt() -> None:
-            await self._go_on(start + sum(map(len, chunks)), end, chunks)
+        async def attempt(progress: Progress) -> None:
+            before = len(chunks)
+            try:
+                await self._go_on(start + sum(map(len, chunks)), end, chunks)
+            finally:
+                progress.lasts = len(chunks) > before
 
         try:
             await self._service.persist(attempt, self._doing, self._service.patience)

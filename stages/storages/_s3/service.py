@@ -24,7 +24,7 @@ from stages._tls import ssl_context
 from stages.storages import _loop
 from stages.storages._s3.errors import FAILURES, is_missing, translate
 from stages.storages._s3.fetch import Fetcher
-from stages.storages._s3.http import add_md5, session_class, while_it_moves
+from stages.storages._s3.http import Progress, add_md5, session_class, while_it_moves
 
 T = TypeVar("T")
 
@@ -113,16 +113,18 @@ class Service:
             StorageError: it was refused, or failed for too long.
         """
 
-        async def attempt() -> dict[str, Any]:
+        async def request() -> dict[str, Any]:
             client = await self.client()
-            request = getattr(client, operation)
-            answer: dict[str, Any] = await request(Bucket=self.bucket, **parameters)
+            answer: dict[str, Any] = await getattr(client, operation)(
+                Bucket=self.bucket, **parameters
+            )
             self._look_at(answer)
             return answer
 
-        return await self.persist(
-            lambda: while_it_moves(attempt(), self.spec.timeout), doing, patience
-        )
+        def attempt(progress: Progress) -> Coroutine[Any, Any, dict[str, Any]]:
+            return while_it_moves(request(), self.spec.timeout, progress)
+
+        return await self.persist(attempt, doing, patience)
 
     async def ask_if_there(self, operation: str, doing: str, **parameters: Any) -> Any:
         """The same, or None when the service says that there is no such thing."""
@@ -145,9 +147,12 @@ class Service:
         return answer[what]
 
     async def persist(
-        self, attempt: Callable[[], Coroutine[Any, Any, T]], doing: str, patience: Patience
+        self, attempt: Callable[[Progress], Coroutine[Any, Any, T]], doing: str, patience: Patience
     ) -> T:
         """The result of an attempt that may be made again; it must end when nothing moves.
+
+        Only the time in which nothing moved counts, from the first failure on: a slow connection
+        that breaks twice is not given up for being slow.
 
         Raises:
             StorageError: the last attempt failed; the client's error is its cause.
@@ -158,11 +163,15 @@ class Service:
         while True:
             if self._closed:
                 raise self._was_closed()
+            progress = Progress()
             try:
-                return await attempt()
+                return await attempt(progress)
             except FAILURES as error:
                 failure = translate(error, self.server, self.bucket, doing)
-                since = since or loop.time()
+                if since is None or progress.lasts:
+                    since, pause = loop.time(), patience.first_pause
+                else:
+                    since += progress.seconds
                 over = loop.time() + pause > since + patience.seconds
                 if over or not isinstance(failure, StorageUnavailable):
                     raise failure from error
