@@ -5,7 +5,18 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("engine", "startup", "files", "storages", "postgres", "mysql", "redis", "mongodb")
+NAMES = (
+    "engine",
+    "startup",
+    "files",
+    "entries",
+    "storages",
+    "postgres",
+    "mysql",
+    "redis",
+    "mongodb",
+    "notifiers",
+)
 
 
 def main() -> None:

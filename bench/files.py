@@ -76,7 +76,7 @@ def read(root: Path) -> Cost:
     """Our reader alone: the archive is made and dropped."""
     command = [sys.executable, "-m", "bench.reader", str(root)]
     said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    wall, cpu, _ = said.split()
+    wall, cpu, *_ = said.split()
     return Cost(float(wall), float(cpu))
 
 
@@ -106,7 +106,7 @@ def unchanged(root: Path, index: Path) -> Cost:
     """An increment of ours in which nothing has changed."""
     command = [sys.executable, "-m", "bench.unchanged", str(root), str(index)]
     said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    wall, cpu, _ = said.split()
+    wall, cpu, *_ = said.split()
     return Cost(float(wall), float(cpu))
 
 

@@ -68,6 +68,12 @@ def compare(ours: Callable[[], Cost], rival: Callable[[], Cost], pairs: int = 3)
     )
 
 
+def peak() -> int:
+    """MiB of memory that this process has had at most."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) >> 10
+
+
 def show(name: str, rival: str, found: Comparison, target: str) -> None:
     """One comparison as a few lines."""
     print(f"{name}")

@@ -61,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, MariaDb(*options) as server:
         unit = MIB * 1000
         sizes = {"plain": unit * 3, "mixed": unit * 2, "numbers": unit * 3, "blobs": MIB}
-        server.sql("CREATE DATABASE bench")
+        server.sql("CREATE DATABASE bench CHARACTER SET utf8mb4")
         server.sql(_TABLES.format(db="bench", **sizes), "bench")
         for connections in (1, 2):
             _against(server, Path(folder), connections)

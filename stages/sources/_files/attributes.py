@@ -29,10 +29,12 @@ def attributes(file: int | bytes, name: bytes, notes: list[Note]) -> bytes:
     """
     follow = isinstance(file, int)
     try:
-        found = os.listxattr(file, follow_symlinks=follow)
+        found = os.listxattr(file) if follow else os.listxattr(file, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_ATTRIBUTES:
             notes.append(Note(name, f"extended attributes: {reason(error)}", lost=True))
+        return b""
+    if not found:
         return b""
     records = b""
     for attribute in sorted(found):

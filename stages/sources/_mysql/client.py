@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.context import StageContext
 from pipeline.errors import SourceError
+from pipeline.stage import Needed
 from schemas.mysql import MysqlSource
-from stages._child import Child, Program, capture, locate
+from stages._child import Child, Program, capture, installed, locate
 from stages.sources._mysql import catalog, script
 from stages.sources._mysql.catalog import Choice
 from stages.sources._mysql.link import Link
@@ -36,6 +37,13 @@ def program(link: Link, spec: MysqlSource) -> str:
         f'neither "{names[0]}" nor "{names[1]}" was found',
         "install it, or leave out `method: client`: none is needed for the default",
     )
+
+
+def needed(spec: MysqlSource) -> Needed:
+    """What is needed, whatever the server may be."""
+    names = [spec.program] if spec.program else [*_PROGRAMS[True]]
+    package = "the package mariadb-client or mysql-client (Red Hat: mariadb or mysql)"
+    return Needed(" or ".join(names), installed(*names), package)
 
 
 def version(link: Link, spec: MysqlSource) -> str:

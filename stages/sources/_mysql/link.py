@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from pymysql.cursors import Cursor, DictCursor  # type: ignore[import-untyped]
 
 from pipeline.errors import SourceError
 from stages._tls import ssl_context
+from stages.sources._low_water import LowWater
 from stages.sources._mysql.login import Login
 
 _CONNECT_SECONDS = 15
@@ -81,6 +83,7 @@ class Link:
         joining: Callable[[socket.socket], None] = lambda _: None,
     ) -> None:
         self.login = login
+        self._low_water: LowWater | None = None
         with self._explained():
             self._connection = _connect(login, idle_timeout, joining)
             # Before anything that a limit would cut off.
@@ -142,12 +145,19 @@ class Link:
             for _ in range(columns + 1):
                 connection._read_packet()
             # Whatever is buffered, at once; from here on the socket is read without the buffer.
-            return connection._rfile.read1(1 << 16), connection._sock.recv_into
+            first = connection._rfile.read1(1 << 16)
+            if isinstance(connection._sock, ssl.SSLSocket):
+                return first, connection._sock.recv_into
+            self._low_water = LowWater(connection._sock)
+            return first, self._low_water.receive_into
 
     def end_rows(self) -> None:
         """The caller has read the last packet."""
         connection: Any = self._connection
         connection._result = None
+        if self._low_water is not None:
+            self._low_water.end()
+            self._low_water = None
 
     def explain(self, error: BaseException) -> SourceError:
         """What an error of the driver or the socket means."""

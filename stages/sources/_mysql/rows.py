@@ -22,19 +22,26 @@ import pymysql  # type: ignore[import-untyped]
 
 from pipeline.errors import SourceError
 from pipeline.stage import CHUNK
-from stages.sources._mysql.columns import MARK, Large
+from stages.sources._mysql.columns import MARK, NULL, QUOTE, Large
 from stages.sources._mysql.link import Link
 
 _FULL_PACKET = 0xFFFFFF
-_NULL, _TWO_BYTES, _THREE_BYTES, _EIGHT_BYTES, _ERROR = 251, 252, 253, 254, 255
+_NO_VALUE, _TWO_BYTES, _THREE_BYTES, _EIGHT_BYTES, _ERROR = 251, 252, 253, 254, 255
 _LENGTH_SIZES = {_TWO_BYTES: 2, _THREE_BYTES: 3, _EIGHT_BYTES: 8}
 _HEADER = struct.Struct("<I").unpack_from
+_HEAD = 8
+"""Bytes before the text of a row at most; after a row, more than these follow in any case."""
+_PUT_5 = struct.Struct("5s").pack_into
 _PIECE = 256 << 10
 _SEPARATOR = b"),\n"
 _SPARE = 512 << 10
 _ROOM = 128 << 10
 """With less room than this at the end of the buffer, what is held moves to the front."""
-_ESCAPES = [(b"\\", b"\\\\"), (b"'", b"\\'"), (b"\0", b"\\0"), (b"\n", b"\\n"), (b"\x1a", b"\\Z")]
+_ESCAPES = (
+    *((b"\\", b"\\\\"), (b"'", b"\\'"), (b"\0", b"\\0"), (b"\x1a", b"\\Z")),
+    # The plain client turns CR LF into LF, even between quotes.
+    (b"\r", b"\\r"),
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class Select:
     large: Sequence[Large] = ()
     what: str = ""
     """What messages call the table."""
+    quoted: int = 0
+    """Columns between quotes, see `columns.RowFormat`."""
 
 
 class Inserts:
@@ -67,8 +76,10 @@ class Inserts:
         self._buffer = bytearray(2 * size + _SPARE)
         self._view = memoryview(self._buffer)
         self._start = self._at = self._end = 0
-        self._tail = bytes([_NULL]) * len(select.large)
-        self._scan = self._scan_guarded if select.large else self._scan_plain
+        self._blocked = 0
+        """Rows in blocks so far."""
+        self._extra = len(select.large)
+        self._blanks = b" " * self._extra
         self._receive: Callable[[memoryview], int]
 
     def statements(self) -> Iterator[bytes]:
@@ -92,73 +103,73 @@ class Inserts:
             elif not is_full:  # Else there may be all the rest in the buffer already.
                 self._fill()
 
-    def _scan_plain(self) -> bool:
-        """Pass whole rows, writing separators; whether it stopped at a packet that is no row."""
-        buffer, at, end, rows = self._buffer, self._at, self._end, 0
-        stop = self._start + self._limit
-        odd = False
-        while at + 5 <= end and at < stop:
-            after = at + 4 + (_HEADER(buffer, at)[0] & 0xFFFFFF)
-            if after > end:
-                break
+    def _scan(self) -> bool:
+        """Pass whole rows, writing separators; whether it stopped at a packet that is no such row.
+
+        Columns that may hold large values are NULL, one byte each, where they do not.
+        """
+        buffer, at, extra = self._buffer, self._at, self._extra
+        last = min(self._end - _HEAD, self._start + self._limit - 1)
+        rows, odd = 0, False
+        while at <= last:
+            size = _HEADER(buffer, at)[0] & 0xFFFFFF
+            after = at + 4 + size
             kind = buffer[at + 4]
-            if kind < _NULL:
-                buffer[at : at + 5] = b"),\n( "
-            elif kind == _TWO_BYTES:
-                buffer[at : at + 7] = b"),\n(   "
-            elif kind == _THREE_BYTES:
-                buffer[at : at + 8] = b"),\n(    "
+            if kind >= _NO_VALUE:
+                width = self._width(at, size)
             else:
-                odd = True
+                width = 5 if kind + 1 + extra == size else 0
+            odd = not width
+            if odd or after > self._end:
                 break
+            if width == 5:
+                _PUT_5(buffer, at, b"),\n( ")
+            else:
+                buffer[at : at + width] = b"),\n(    "[:width]
+            if extra:
+                buffer[after - extra : after] = self._blanks
             at = after
             rows += 1
         self._at = at
         self.rows += rows
         return odd
 
-    def _scan_guarded(self) -> bool:
-        """The same for rows with columns that may hold large values: NULL, one byte each, where
-        they do not.
-        """
-        buffer, tail, extra = self._buffer, self._tail, len(self._tail)
-        stop = self._start + self._limit
-        while self._at + 5 <= self._end and self._at < stop:
-            at = self._at
-            size = _HEADER(buffer, at)[0] & 0xFFFFFF
-            after = at + 4 + size
-            kind = buffer[at + 4]
-            width = _LENGTH_SIZES.get(kind, 0)
-            if size == _FULL_PACKET or kind in (_NULL, _ERROR) or (kind == 254 and size < 9):
-                return True
-            if at + 5 + width > self._end:
-                return False
-            length = int.from_bytes(buffer[at + 5 : at + 5 + width], "little") if width else kind
-            if 1 + width + length + extra != size:
-                return True
-            if after > self._end:
-                return False
-            if buffer[after - extra : after] != tail:
-                return True
-            buffer[after - extra : after] = b" " * extra
-            buffer[at : at + 5 + width] = b"),\n(".ljust(5 + width)
-            self._at = after
-            self.rows += 1
-        return False
+    def _width(self, at: int, size: int) -> int:
+        """Bytes before the text of a row of more than 250 bytes; 0 when it is no whole row."""
+        width = 4 + _LENGTH_SIZES.get(self._buffer[at + 4], 8) + 1
+        length = int.from_bytes(self._buffer[at + 5 : at + width], "little")
+        is_whole = width <= _HEAD and width - 4 + length + self._extra == size
+        return width if is_whole and size < _FULL_PACKET else 0
 
     def _block(self) -> Iterator[bytes]:
         """The rows that were passed since the last block, as a statement."""
         if self._at == self._start:
             return
-        rows = self._view[self._start + len(_SEPARATOR) : self._at]
-        if self._buffer.find(b"\r", self._start, self._at) >= 0:
-            # The plain client turns CR LF into LF, even between quotes.
-            block = b"".join((self._select.head, bytes(rows).replace(b"\r", b"\\r"), b");\n"))
-        else:
-            block = b"".join((self._select.head, rows, b");\n"))
-        self._start = self._at
+        rows = bytes(self._view[self._start + len(_SEPARATOR) : self._at])
+        quoted = (self.rows - self._blocked) * self._select.quoted
+        block = b"".join((self._select.head, self._written(rows, quoted), b");\n"))
+        self._start, self._blocked = self._at, self.rows
         self.largest = max(self.largest, len(block))
         yield block
+
+    def _written(self, rows: bytes, quoted: int) -> bytes:
+        """The text of rows with so many quoted values in all, with escapes and quotes.
+
+        Raises:
+            SourceError: what stands for quotes is also part of a value.
+        """
+        for plain, escape in _ESCAPES:
+            if rows.find(plain) >= 0:
+                rows = rows.replace(plain, escape)
+        nulls = rows.count(NULL) if rows.find(NULL) >= 0 else 0
+        if rows.count(QUOTE) != 2 * (quoted - nulls):
+            raise SourceError(
+                f"{self._select.what} holds text that is not valid in its character set",
+                "mend it, or use `method: client`",
+            )
+        if nulls:
+            rows = rows.replace(NULL, b"NULL")
+        return rows.replace(QUOTE, b"'")
 
     def _fill(self) -> None:
         """Receive more; what is not part of a block yet moves to the front."""
@@ -202,7 +213,7 @@ class Inserts:
         size, kind = _HEADER(self._buffer, at)[0] & 0xFFFFFF, self._buffer[at + 4]
         if kind == _ERROR:
             raise self._link.explain(self._error(size))
-        if kind == _NULL:
+        if kind == _NO_VALUE:
             raise SourceError(f"a row of {self._select.what} is too large for the server to format")
         if kind != _EIGHT_BYTES or size >= 9:
             return False
@@ -232,7 +243,8 @@ class Inserts:
         """A row of its own, in pieces: however large it is, no more than a piece is held."""
         payload = _Payload(self)
         text = payload.read(payload.length() or 0)
-        parts = text.replace(b"\r", b"\\r").split(MARK)
+        quoted = self._select.quoted - text.count(MARK)
+        parts = self._written(text, quoted).split(MARK)
         total = 0
         for piece in _joined(self._pieces(payload, parts)):
             total += len(piece)
@@ -240,6 +252,7 @@ class Inserts:
         payload.finish()
         self._start = self._at
         self.rows += 1
+        self._blocked += 1
         self.largest = max(self.largest, total)
 
     def _pieces(self, payload: _Payload, parts: list[bytes]) -> Iterator[bytes]:
@@ -306,7 +319,7 @@ class _Payload:
     def length(self) -> int | None:
         """A length-encoded integer; None for NULL."""
         first = self.read(1)[0]
-        if first == _NULL:
+        if first == _NO_VALUE:
             return None
         width = _LENGTH_SIZES.get(first)
         return int.from_bytes(self.read(width), "little") if width else first
@@ -321,7 +334,7 @@ class _Payload:
 def _escaped(data: bytes) -> bytes:
     for plain, escape in _ESCAPES:
         data = data.replace(plain, escape)
-    return data.replace(b"\r", b"\\r")
+    return data
 
 
 def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -109,7 +109,8 @@ def _reading(link: Link, job: Job, definition: str) -> _Reading:
     if keys and table.engine.upper() == "INNODB":
         # The order in which the rows lie; a load in this order is the fastest.
         sql += f" ORDER BY {','.join(map(quoted, keys))}"
-    select = Select(sql, into.encode(), formatted.large, f"table {table.shown}")
+    what = f"table {table.shown}"
+    select = Select(sql, into.encode(), formatted.large, what, formatted.quoted)
     return _Reading(select, formatted, history, warning)
 
 

@@ -24,6 +24,7 @@ from pipeline.context import Teardown
 from pipeline.errors import SourceError
 from pipeline.stage import CHUNK
 from schemas.postgres import PostgresServer
+from stages.sources._low_water import LowWater
 from stages.sources._postgres.address import connection_string
 from stages.sources._postgres.errors import failed, text_of
 
@@ -174,6 +175,11 @@ class Link:
         Raises:
             SourceError: the connection was lost; the result that follows tells other failures.
         """
+        low_water = LowWater(self._socket)
+        yield from self._batches(low_water)
+        low_water.end()
+
+    def _batches(self, low_water: LowWater) -> Iterator[list[memoryview]]:
         get = self._pg.get_copy_data
         batch: list[memoryview] = []
         size = 0
@@ -189,7 +195,7 @@ class Link:
                     yield batch
                     batch, size = [], 0
             elif length == 0:
-                self._receive()
+                self._receive_much(low_water)
             else:
                 break
         if batch:
@@ -240,6 +246,7 @@ class Link:
         # A second descriptor of the same socket: libpq may close its own at any time.
         ours = self._stack.enter_context(socket.fromfd(self._pg.socket, socket.AF_INET, 0))
         self._stack.enter_context(self._teardown.calling(lambda: _cut(ours)))
+        self._socket = ours
 
     def _shake_hands(self, deadline: float) -> None:
         while (state := self._pg.connect_poll()) != pq.PollingStatus.OK:
@@ -254,9 +261,20 @@ class Link:
                 if time.monotonic() > deadline:
                     raise SourceError(f"cannot connect: no answer within {CONNECT_SECONDS:g} s")
 
+    def _receive_much(self, low_water: LowWater) -> None:
+        if low_water.wait():
+            self._silence = 0.0
+            self._consume()
+        else:
+            with low_water.lowered():
+                self._receive()
+
     def _receive(self) -> None:
         self._wait(select.POLLIN)
         # Also after a wait in vain: the TLS layer may hold what no poll shows.
+        self._consume()
+
+    def _consume(self) -> None:
         try:
             self._pg.consume_input()
         except psycopg.Error as error:

@@ -15,8 +15,9 @@ import redis
 from pipeline.context import StageContext
 from schemas.redis import RedisSource
 from stages._tls import ssl_context, tls_mode
+from stages.sources._low_water import LowWater
 from stages.sources._redis.errors import refused, translated
-from stages.sources._redis.rdb import transfer
+from stages.sources._redis.rdb import announced_size, transfer
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Link:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self.announced: int | None = None
+        """Bytes of the dump, once the server has told."""
 
     def ask(self, *command: str) -> Any:
         """The reply to a command.
@@ -91,12 +94,18 @@ class Link:
             line = self._line()
             position = line.decode("ascii", "replace").split()[1:]
             if line.startswith(b"+FULLRESYNC"):
-                return position, transfer(self._line(), self._receive)
+                return position, self._transfer(self._line())
             if not line.startswith(b"-"):
-                return [], transfer(line, self._receive)
+                return [], self._transfer(line)
             if command[0] == "SYNC" or not _may_know_sync(line):
                 break
         raise refused(line.decode("utf-8", "replace"))
+
+    def _transfer(self, head: bytes) -> Iterator[bytes]:
+        self.announced = announced_size(head)
+        sock = self._connection._sock
+        is_plain = not isinstance(sock, ssl.SSLSocket)
+        return transfer(head, LowWater(sock).receive_into if is_plain else self._receive)
 
     def _receive(self, room: memoryview) -> int:
         received: int = self._connection._sock.recv_into(room)

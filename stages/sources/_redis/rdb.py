@@ -38,9 +38,15 @@ def transfer(head: bytes, receive: Receive) -> Iterator[bytes]:
     """
     if head.startswith(b"$EOF:") and len(head) == 5 + _MARK:
         return _up_to_mark(head[5:], receive)
-    if re.fullmatch(rb"\$\d{1,19}", head):
-        return _so_many(int(head[1:]), receive)
+    size = announced_size(head)
+    if size is not None:
+        return _so_many(size, receive)
     raise SourceError("the server announced no dump", "is it a Redis server")
+
+
+def announced_size(head: bytes) -> int | None:
+    """The bytes of the file that follows; None when nobody knows before its end."""
+    return int(head[1:]) if re.fullmatch(rb"\$\d{1,19}", head) else None
 
 
 def _so_many(left: int, receive: Receive) -> Iterator[bytes]:
