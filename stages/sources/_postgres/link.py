@@ -183,6 +183,7 @@ class Link:
         get = self._pg.get_copy_data
         batch: list[memoryview] = []
         size = 0
+        waits = True
         while True:
             try:
                 length, message = get(1)
@@ -190,14 +191,18 @@ class Link:
                 raise self._lost(error) from None
             if length > 0:
                 batch.append(message)
+                waits = False
                 size += length + _OBJECT
                 if size >= CHUNK:
                     yield batch
                     batch, size = [], 0
-            elif length == 0:
-                self._receive_much(low_water)
-            else:
+            elif length < 0:
                 break
+            elif waits:
+                self._receive_much(low_water)
+            else:  # There may be more: libpq takes little at a time.
+                self._consume()
+                waits = True
         if batch:
             yield batch
 
