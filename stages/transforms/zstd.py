@@ -21,6 +21,10 @@ FRAME = 64 << 20
 """Plain bytes in a frame."""
 _LONG_WINDOW_LOG = 26
 """A window as large as a frame finds everything; `zstd -d` takes up to 27 without an option."""
+_JOB = 1 << 20
+"""What a worker thread compresses by itself."""
+_OVERLAP = 7
+"""How much of a window it sees of what came before: a quarter; so nothing is lost by small jobs."""
 _STATES = ((1, 1, 6), (2, 1, 8), (6, 2, 10), (8, 2, 20), (12, 4, 48), (15, 4, 72), (19, 8, 92))
 """Up to which level: MiB of window and of tables of one encoder (measured)."""
 
@@ -66,6 +70,9 @@ class Zstd(Transform):
             parameter.checksum_flag: 1,
             parameter.nb_workers: self._threads,
         }
+        if self._threads and not self._spec.long:
+            options[parameter.job_size] = _JOB
+            options[parameter.overlap_log] = _OVERLAP
         if self._spec.long:
             options[parameter.enable_long_distance_matching] = 1
             options[parameter.window_log] = _LONG_WINDOW_LOG
@@ -73,19 +80,19 @@ class Zstd(Transform):
 
 
 def default_threads(processors: int) -> int:
-    """Worker threads where the configuration does not say; with two cores the other one is busy."""
-    return 0 if processors <= 2 else min(processors - 1, 4)
+    """Worker threads where the configuration does not say: it is what takes the most time."""
+    return 0 if processors == 1 else min(max(processors - 1, 2), 4)
 
 
 def _memory(level: int, threads: int, long: bool) -> int:
-    """Bytes at most; the library cuts the input of its threads into jobs of four windows."""
+    """Bytes at most (measured); with `long`, jobs are of four windows."""
     window, tables = next(row[1:] for row in _STATES if level <= row[0])
-    mebibytes = tables * (threads + 1) + 2
-    if threads:
-        mebibytes += 4 * window * (threads + 8)
     if long:
-        mebibytes += (FRAME >> 20) + 24
-    return mebibytes << 20
+        jobs = 4 * window * (threads + 8) if threads else 0
+        return (tables * (threads + 1) + 2 + jobs << 20) + FRAME + (24 << 20)
+    if threads:
+        return (tables // 2 + window) * threads + 8 << 20
+    return tables + 2 << 20
 
 
 COMPONENT = Zstd
