@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 
-from pipeline import catalog, shards
+from pipeline import catalog, legacy, shards
 from pipeline.catalog import Entry
+from pipeline.legacy import OldRotation, Tree, find
 from pipeline.naming import MANIFEST_SUFFIX, indexes_of, parse_part, parse_token
 from pipeline.retention import Candidate, Decision, decide
 from pipeline.series import restorable
@@ -46,15 +47,25 @@ def plan_rotation(
         owner: project and host.
     """
     rotation = Rotation()
-    ours = [entry for entry in entries if entry.is_of(*owner)]
-    rotation.foreign = len(entries) - len(ours)
-    ours.sort(key=shards.subject)
-    sound = {entry.path for entry in restorable(ours)}
-    for _, group in groupby(ours, key=shards.subject):
-        by_id = _copies(list(group))
-        decision = decide([_candidate(id, copy, sound) for id, copy in by_id.items()], policy, now)
-        _add(rotation, decision, by_id)
+    rotation.foreign = sum(not entry.is_of(*owner) for entry in entries)
+    for copies in subjects(entries, owner).values():
+        decision = decide([candidate for candidate, _ in copies], policy, now)
+        _add(rotation, decision, {candidate.id: copy for candidate, copy in copies})
     return rotation
+
+
+def subjects(
+    entries: list[Entry], owner: tuple[str, str]
+) -> dict[str, list[tuple[Candidate, list[Entry]]]]:
+    """What is decided on: for each subject (see `pipeline.shards`) our copies of it, with the
+    entries that each is made of.
+    """
+    ours = sorted((entry for entry in entries if entry.is_of(*owner)), key=shards.subject)
+    sound = {entry.path for entry in restorable(ours)}
+    return {
+        subject: [(_candidate(id, copy, sound), copy) for id, copy in _copies(list(group)).items()]
+        for subject, group in groupby(ours, key=shards.subject)
+    }
 
 
 def _copies(entries: list[Entry]) -> dict[str, list[Entry]]:
@@ -118,6 +129,57 @@ def rotate(
         storage.delete([entry.path, entry.index_path] if entry.index_path else [entry.path])
         storage.delete([entry.manifest_path])
         removed(entry.path)
+    return rotation
+
+
+def plan_legacy(
+    storage: Storage,
+    name: str,
+    backup: str,
+    tree: Tree,
+    policy: RetentionPolicy,
+    owner: tuple[str, str],
+    now: datetime,
+) -> OldRotation:
+    """What is to become of the copies that v3 left, with ours of the same backup counted along.
+
+    Raises:
+        StorageError: something could not be listed or read.
+    """
+    old = find(storage.list(tree.directory), tree)
+    if not old:
+        return OldRotation()
+    own = [
+        (subject, candidate.taken_at)
+        for subject, copies in subjects(catalog.read(storage, name, backup), owner).items()
+        for candidate, _ in copies
+        if candidate.complete
+    ]
+    return legacy.plan_rotation(old, own, tree, policy, now)
+
+
+def rotate_legacy(
+    storage: Storage,
+    name: str,
+    backup: str,
+    tree: Tree,
+    policy: RetentionPolicy,
+    owner: tuple[str, str],
+    now: datetime,
+    removed: Callable[[str], None],
+) -> OldRotation:
+    """Remove what the policy does not keep of the copies that v3 left.
+
+    Links go before the file they lead to, increments before what they build on.
+
+    Raises:
+        StorageError: something could not be listed, read or removed.
+    """
+    rotation = plan_legacy(storage, name, backup, tree, policy, owner, now)
+    for copy in rotation.remove:
+        for names in rotation.steps(copy):
+            storage.delete(names)
+        removed(copy.path)
     return rotation
 
 

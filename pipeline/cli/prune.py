@@ -13,6 +13,7 @@ from pipeline.cli.session import Session
 from pipeline.context import Teardown
 from pipeline.errors import LockHeld, NxsError
 from pipeline.graph import BranchPlan
+from pipeline.legacy import LEGACY, Tree
 from pipeline.lock import RunLock, identity
 from pipeline.runner import utc_now
 
@@ -89,6 +90,20 @@ def _rotate(session: Session, result: Pruned, branch: BranchPlan) -> None:
         rotate = partial(rotation.rotate, branch.storage, branch.name, result.backup)
         done = rotate(branch.rotate, owner, now, result.removed.append)
     result.kept = {entry.path: list(reasons) for entry, reasons in done.keep}
+    if branch.legacy is not None:
+        _rotate_legacy(session, result, branch, branch.legacy)
+
+
+def _rotate_legacy(session: Session, result: Pruned, branch: BranchPlan, tree: Tree) -> None:
+    """The same for what v3 left."""
+    rotation, owner = registry.rotation(), (session.pipeline.name, session.pipeline.host)
+    where = (branch.storage, branch.name, result.backup, tree, branch.rotate, owner, utc_now())
+    if session.options.dry_run:
+        old = rotation.plan_legacy(*where)
+        result.removed += [copy.path for copy in old.remove]
+    else:
+        old = rotation.rotate_legacy(*where, result.removed.append)
+    result.kept |= {copy.path: [*reasons, LEGACY] for copy, reasons in old.keep}
 
 
 def _show(session: Session, result: Pruned) -> None:

@@ -1,0 +1,1 @@
+"""The configuration of nixys/nxs-backup v3, as far as it is needed to convert it."""
