@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 
 from schemas.retention import RetentionPolicy
 
@@ -129,7 +130,7 @@ def _newest_of_periods(
     """The newest of each of the `count` newest periods, and its newest complete one if another."""
     satisfied: dict[str, bool] = {}
     for candidate in newest_first:
-        period = candidate.taken_at.astimezone(timezone.utc).strftime(name_of_period)
+        period = _period(candidate.taken_at, name_of_period)
         if period not in satisfied:
             if len(satisfied) == count:
                 return
@@ -138,6 +139,11 @@ def _newest_of_periods(
         elif candidate.complete and not satisfied[period]:
             satisfied[period] = True
             yield candidate, f"{rule} {period} complete"
+
+
+@lru_cache(maxsize=1 << 16)  # a simulation asks for the same ones again and again
+def _period(moment: datetime, name_of_period: str) -> str:
+    return moment.astimezone(timezone.utc).strftime(name_of_period)
 
 
 def _keep_ancestors(

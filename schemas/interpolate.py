@@ -1,4 +1,6 @@
-"""References in scalars: ``${VAR}``, ``${VAR:-default}``, ``${VAR:?message}``, ``${file:/path}``.
+"""References in scalars: ``${VAR}``, ``${VAR:-default}``, ``${VAR:?message}``, ``${file:/path}``,
+``${cred:NAME}`` (a credential of systemd), ``${cmd:...}`` (what a program prints; only when that is
+allowed). A variable that is not set is looked for in the file that ``VAR_FILE`` names.
 
 They are resolved after the YAML is parsed, so what a variable or a file holds can never add a key.
 A default and the path of a file may hold references of their own. What was put in is not looked at
@@ -7,21 +9,24 @@ again. A dollar sign is ``$$``; one before anything but a brace stays as it is.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
-from typing import Literal, NoReturn
+from typing import Literal
 
+from schemas import outside
 from schemas.document import Mapping as MappingNode
 from schemas.document import Node, Scalar, Sequence
+from schemas.outside import NoValue
 from schemas.problems import Path, Position, Problems
 
-MAX_FILE = 1 << 20
-"""Bytes of a file that is read for ``${file:...}``."""
-
 _MAX_NESTING = 10
+_MAX_REPORTED = 20
+"""Problems of one value; those behind them are not looked for."""
 _TOKEN = re.compile(r"\$\$|\$\{|\}")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)(.*))?", re.DOTALL)
+_FILE = 'the file of "${file:...}"'
 _FORMS = "write ${NAME}, ${NAME:-default}, ${NAME:?message} or ${file:/path}; a dollar sign is $$"
 
 
@@ -37,17 +42,24 @@ class Interpolator:
     """Resolves the references of whole trees, in place.
 
     After a problem a scalar is marked as broken and keeps no value.
+
+    Args:
+        allow_commands: whether ``${cmd:...}`` may run programs.
     """
 
-    def __init__(self, environ: Mapping[str, str], problems: Problems) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], problems: Problems, allow_commands: bool = False
+    ) -> None:
         self._environ = environ
         self._problems = problems
+        self._allow_commands = allow_commands
+        self._printed: dict[tuple[str, ...], str] = {}
         self._folder = FilePath()
         self._origin: Literal["literal", "environment", "file"] = "literal"
         self._wrong: list[_Wrong] = []
         self._done: set[int] = set()
-        self.file_values: set[str] = set()
-        """What was read from files: secrets, all of them."""
+        self.outside_values: set[str] = set()
+        """What was read from files, credentials and programs: secrets, all of them."""
 
     def resolve(self, root: Node, folder: FilePath) -> None:
         """Resolve every reference below `root`; relative files are looked for in `folder`."""
@@ -103,6 +115,8 @@ class Interpolator:
                 except _Wrong as wrong:
                     # The references that follow are looked at all the same.
                     self._wrong.append(wrong)
+                    if len(self._wrong) == _MAX_REPORTED:
+                        break
             else:
                 pieces.append("$" if token[0] == "$$" else token[0])
         pieces.append(text[position:end])
@@ -113,14 +127,13 @@ class Interpolator:
         dollar = start - 2
         if text.startswith("file:", start, end):
             name = self._expand(text, start + len("file:"), end, depth + 1)
-            return self._read(name, dollar)
+            return self._outside(dollar, lambda: self._file(name))
         match = _VARIABLE.fullmatch(text, start, end)
         if match is None:
-            raise _Wrong(dollar, '"${...}" is not a reference', _FORMS)
+            return self._special(text[start:end], dollar)
         name, operator = match[1], match[2]
-        value = self._environ.get(name)
+        value = self._variable(name, dollar)
         if value or (value is not None and operator is None):
-            self._origin = "environment" if self._origin == "literal" else self._origin
             return value
         if operator == ":-":
             return self._expand(text, match.start(3), end, depth + 1)
@@ -135,36 +148,59 @@ class Interpolator:
             dollar, f'variable "{name}" is not set', f"set it, or give a default: ${{{name}:-...}}"
         )
 
-    def _read(self, name: str, offset: int) -> str:
-        self._origin = "file"
-        if not name or "\0" in name:
-            raise _Wrong(offset, '"${file:...}" names no file', "write ${file:/path}")
-        try:
-            with open(self._folder / name, "rb") as file:
-                data = file.read(MAX_FILE + 1)
-        except UnicodeError:
-            raise _Wrong(offset, '"${file:...}" names no file', "write ${file:/path}") from None
-        except OSError as error:
-            _refuse(offset, error)
-        if len(data) > MAX_FILE:
-            raise _Wrong(
-                offset, 'the file of "${file:...}" is larger than 1MiB', "it should hold one value"
-            )
-        try:
-            value = data.decode("utf-8")
-        except UnicodeDecodeError:
-            raise _Wrong(offset, 'the file of "${file:...}" is not UTF-8 text', None) from None
-        value = value[:-1] if value.endswith("\n") else value
-        value = value[:-1] if value.endswith("\r") else value
-        self.file_values.add(value)
+    def _variable(self, name: str, offset: int) -> str | None:
+        """A variable, or the content of the file that the variable with ``_FILE`` names."""
+        value = self._environ.get(name)
+        file = self._environ.get(f"{name}_FILE")
+        if value is None and file:
+            what = f'the file that "{name}_FILE" names'
+            return self._outside(offset, lambda: outside.of_file(FilePath(file), what, None))
+        if value:
+            self._origin = "environment" if self._origin == "literal" else self._origin
         return value
 
+    def _special(self, inside: str, offset: int) -> str:
+        """``cred:NAME`` and ``cmd:...``."""
+        kind, colon, rest = inside.partition(":")
+        if colon and kind == "cred":
+            return self._outside(offset, lambda: outside.of_credential(rest, self._environ))
+        if colon and kind == "cmd":
+            return self._outside(offset, lambda: self._command(rest.strip()))
+        raise _Wrong(offset, '"${...}" is not a reference', _FORMS)
 
-def _refuse(offset: int, error: OSError) -> NoReturn:
-    # Only the system's own words: the path is a value of the configuration.
-    reason = (error.strerror or "unknown error").lower()
-    hint = "a relative path starts at the folder of this configuration file"
-    raise _Wrong(offset, f'the file of "${{file:...}}" cannot be read: {reason}', hint) from None
+    def _outside(self, offset: int, read: Callable[[], str]) -> str:
+        self._origin = "file"
+        try:
+            value = read()
+        except NoValue as problem:
+            raise _Wrong(offset, problem.message, problem.hint) from None
+        self.outside_values.add(value)
+        return value
+
+    def _file(self, name: str) -> str:
+        hint = "a relative path starts at the folder of this configuration file"
+        try:
+            os.fsencode(name)
+        except UnicodeError:
+            name = ""
+        if not name or "\0" in name:
+            raise NoValue('"${file:...}" names no file', "write ${file:/path}")
+        return outside.of_file(self._folder / name, _FILE, hint)
+
+    def _command(self, text: str) -> str:
+        if not self._allow_commands:
+            raise NoValue(
+                '"${cmd:...}" would run a program', "give --allow-commands when you trust this file"
+            )
+        if "${" in text.replace("$$", ""):
+            hint = "the program has the same environment; write $$ for a dollar sign"
+            raise NoValue('"${cmd:...}" takes no references', hint)
+        from schemas.commands import printed_by, words_of  # only who uses it waits for it
+
+        argv = tuple(words_of(text.replace("$$", "$")))
+        if argv not in self._printed:
+            self._printed[argv] = printed_by(argv, self._folder, self._environ, self.outside_values)
+        return self._printed[argv]
 
 
 def _closing(text: str, start: int, end: int) -> int:

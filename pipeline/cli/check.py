@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
 import anyio
 
+from pipeline import catalog, export
+from pipeline._logs.file import try_out as try_file
 from pipeline.branch import describe
 from pipeline.cli.interrupts import run_blocking
 from pipeline.cli.session import Session
@@ -20,6 +23,7 @@ from pipeline.errors import NxsError, StorageDenied
 from pipeline.graph import BranchPlan, Plan
 from pipeline.notify import send_test
 from pipeline.report import format_size
+from pipeline.review import expected_size, refuse_too_large, review
 from pipeline.stage import Storage
 from pipeline.tryout import ROTATION_NEEDS, try_out
 from schemas.notifiers import NotifierSpec
@@ -39,17 +43,29 @@ class Probe:
 def run(options: argparse.Namespace) -> int:
     """Check, and report; returns the exit code."""
     session = Session(options)
+    _try_log(session)
     plans = [session.plan(name) for name in session.pipeline.backups]
+    problems = review(session.loaded, plans)
+    for problem in problems:
+        session.complain(str(problem))
+    fails = any(problem.severity == "error" for problem in problems)
     if options.connect or options.notify:
-        return run_blocking(lambda teardown: _try_all(session, plans, teardown))
+        code = run_blocking(lambda teardown: _try_all(session, plans, teardown))
+        return 1 if fails else code
     for plan in plans:
         storages = ", ".join(branch.name for branch in plan.branches)
         session.say(
             f"{plan.backup}: {plan.source_type} to {storages}, "
             f"memory at most {format_size(plan.ceiling())}"
         )
-    session.say(f"{options.file}: ok")
-    return 0
+    session.say(f"{options.file}: " + ("a run would fail here" if fails else "ok"))
+    return 1 if fails else 0
+
+
+def _try_log(session: Session) -> None:
+    if session.pipeline.log and session.pipeline.log.file:
+        with session.opening_log():
+            try_file(session.pipeline.log.file)
 
 
 def _try_all(session: Session, plans: list[Plan], teardown: Teardown) -> int:
@@ -58,6 +74,8 @@ def _try_all(session: Session, plans: list[Plan], teardown: Teardown) -> int:
     tried: dict[str, bool] = {}
     probes = chain(
         _probes(plans) if session.options.connect else (),
+        _size_probes(session, plans) if session.options.connect else (),
+        _exporter_probes(session.pipeline) if session.options.connect else (),
         _notifier_probes(session.pipeline) if session.options.notify else (),
     )
     for probe in probes:
@@ -82,6 +100,35 @@ def _probes(plans: list[Plan]) -> Iterator[Probe]:
                 what = f"{backup}: stage {node.name} of {branch.name}"
                 yield Probe(what, branch.required, node.transform.probe)
             yield _storage_probe(branch, branch.name in rotating)
+
+
+def _exporter_probes(pipeline: Pipeline) -> Iterator[Probe]:
+    """Where metrics and traces go; a backup never fails for want of that."""
+    for name, timeout in export.configured(pipeline):
+        facts = partial(anyio.run, export.probe, pipeline, name, timeout)
+        yield Probe(name.replace("_", " "), False, facts)
+
+
+def _size_probes(session: Session, plans: list[Plan]) -> Iterator[Probe]:
+    """Whether what there is already would still fit, where a storage has a limit."""
+    for plan in plans:
+        if any(branch.storage.max_object_size is not None for branch in plan.branches):
+            yield Probe(f"backup {plan.backup}: sizes", True, partial(_sizes, session, plan))
+
+
+def _sizes(session: Session, plan: Plan) -> Sequence[str]:
+    owner = (session.pipeline.name, session.pipeline.host)
+    entries: list[catalog.Entry] = []
+    for branch in plan.branches:
+        with suppress(StorageDenied):  # Who may only write learns nothing of what is there.
+            found = catalog.read(branch.storage, branch.name, plan.backup)
+            entries += [entry for entry in found if entry.is_of(*owner)]
+    expected = expected_size(session.loaded, plan, entries)
+    for branch in plan.branches:
+        refuse_too_large(branch, expected)
+    if expected is None:
+        return ["no copy is known, and no expected_size"]
+    return [f"objects of {format_size(expected)} are expected"]
 
 
 def _notifier_probes(pipeline: Pipeline) -> Iterator[Probe]:
@@ -123,6 +170,7 @@ def _try(session: Session, probe: Probe) -> bool:
         facts = probe.facts()
     except NxsError as error:
         session.say(f"failed  {probe.what}: {describe(error)}")
+        session.annotate("error" if probe.required else "warning", probe.what, describe(error))
         return False
     session.say(f"ok      {probe.what}")
     for fact in facts:
