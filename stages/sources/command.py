@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.context import StageContext
 from pipeline.errors import SourceError
-from pipeline.stage import CHUNK, Artifact, Source
+from pipeline.stage import CHUNK, Artifact, Needed, Source
 from schemas.sources import CommandSource
 from stages._child import Program, capture, stream
+from stages._program import look_up, needed, program_of
 
 _SHELL = ("bash", "-o", "errexit", "-o", "nounset", "-o", "pipefail", "-c")
 
@@ -35,6 +35,8 @@ class Command(Source):
     def __init__(self, spec: CommandSource, backup: str = "command") -> None:
         self._spec = spec
         self._backup = backup
+        self._files: dict[str, str] = {}
+        """Of the artifacts whose program has printed the path of one."""
 
     def artifacts(self) -> list[Artifact]:
         spec = self._spec
@@ -49,18 +51,26 @@ class Command(Source):
         item = artifact.target
         program = self._program(item if isinstance(item, Item) else None)
         if self._spec.prints == "path":
-            yield from _file(_path_in(capture(program, context, SourceError)), context)
+            path = self._files[artifact.name] = _path_in(capture(program, context, SourceError))
+            yield from _file(path, context)
         else:
             yield from stream(program, context, SourceError)
 
+    def programs(self) -> list[Needed]:
+        return [needed(program) for program in self._programs()]
+
+    def release(self, artifact: Artifact) -> None:
+        path = self._files.pop(artifact.name, None)
+        try:
+            if path is not None:
+                os.unlink(path)
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise SourceError(f'"{path}" cannot be removed: {reason}') from None
+
     def probe(self) -> list[str]:
-        spec = self._spec
-        if spec.cwd is not None and not os.path.isdir(spec.cwd):
-            raise SourceError(f'the working directory "{spec.cwd}" does not exist')
-        needed = [spec.command[0] if spec.command else _SHELL[0]]
-        needed += spec.list_command[:1] if spec.list_command else []
-        facts = [f'"{name}" is "{self._locate(name)}"' for name in needed]
-        if spec.list_command:
+        facts = [look_up(program, SourceError) for program in self._programs()]
+        if self._spec.list_command:
             facts.append(f"{len(self.artifacts())} items")
         return facts
 
@@ -76,33 +86,19 @@ class Command(Source):
             raise SourceError(f'"{spec.list_command[0]}" named an item twice')
         return items
 
-    def _locate(self, name: str) -> str:
-        variable = self._spec.env.get("PATH")
-        search = variable.get_secret_value() if variable else None
-        if "/" in name:
-            # A relative path counts from the directory the program starts in.
-            name = os.path.join(self._spec.cwd or "", name)
-        path = shutil.which(name, path=search)
-        if path is None:
-            raise SourceError(f'"{name}" was not found', "install it or give its full path")
-        return path
+    def _programs(self) -> list[Program]:
+        """What it runs; with items, before they are put in."""
+        lister = self._spec.list_command
+        return [self._program(None)] + ([self._program(None, lister)] if lister else [])
 
     def _program(self, item: Item | None, other: Sequence[str] | None = None) -> Program:
         spec = self._spec
         argv = other or spec.command or [*_SHELL, spec.shell or ""]
-        env = {name: value.get_secret_value() for name, value in spec.env.items()}
-        if item is not None:
-            env |= {"ITEM": item.value, "NAME": item.name}
-            if spec.command:
-                argv = [_filled(argument, item) for argument in argv]
-        return Program(
-            argv,
-            env=env,
-            cwd=spec.cwd,
-            user=spec.user,
-            timeout=spec.timeout,
-            ok_exit_codes=spec.ok_exit_codes,
-        )
+        if item is None:
+            return program_of(spec, argv)
+        if spec.command:
+            argv = [_filled(argument, item) for argument in argv]
+        return program_of(spec, argv, {"ITEM": item.value, "NAME": item.name})
 
 
 COMPONENT = Command
@@ -144,12 +140,12 @@ def _path_in(printed: bytes) -> str:
 
 
 def _file(path: str, context: StageContext) -> Iterator[bytes]:
-    """The content of a file, which is removed when all of it was read."""
+    """The content of a file."""
     try:
         with open(path, "rb", buffering=0) as file:
+            context.expected = os.fstat(file.fileno()).st_size
             while chunk := file.read(CHUNK):
                 context.teardown.check()
                 yield chunk
-        os.unlink(path)
     except OSError as error:
         raise SourceError(f'"{path}" cannot be read: {(error.strerror or "").lower()}') from error

@@ -7,23 +7,25 @@ from collections.abc import Iterable, Iterator
 
 from pipeline.context import StageContext
 from pipeline.errors import TransformError
-from pipeline.stage import CHUNK, Transform
+from pipeline.stage import CHUNK, Needed, Transform
 from schemas.transforms import FilterTransform
-from stages._child import Program, locate, stream
+from stages._child import Program, stream
+from stages._program import look_up, needed, program_of, strict
 
 
 class Filter(Transform):
-    """Runs a program; it must read all of its input and exit with 0."""
+    """Runs a program; it must read all of its input, and its exit code decides."""
 
     # Nobody knows what the program does, it may be gpg: the plain digest stays unpublished.
     encrypts = True
     memory = 4 * CHUNK
 
     def __init__(self, spec: FilterTransform) -> None:
-        env = {name: value.get_secret_value() for name, value in spec.env.items()}
         self.suffix = spec.suffix
-        self._forward = Program(spec.command, env)
-        self._backward = None if spec.inverse is None else Program(spec.inverse, env)
+        self._forward = program_of(spec, spec.command)
+        self._backward: Program | None = None
+        if spec.inverse is not None:
+            self._backward = strict(program_of(spec, spec.inverse))
 
     @property
     def undo(self) -> str:
@@ -44,13 +46,13 @@ class Filter(Transform):
             return f'no "inverse" is given for the filter "{self._forward.name}"'
         return None
 
+    def programs(self) -> list[Needed]:
+        backward = [needed(self._backward, to_restore=True)] if self._backward else []
+        return [needed(self._forward), *backward]
+
     def probe(self) -> list[str]:
         programs = [self._forward] + ([self._backward] if self._backward else [])
-        return [f"{program.name} is {_locate(program)}" for program in programs]
-
-
-def _locate(program: Program) -> str:
-    return locate(program.argv[0], TransformError, program.env.get("PATH"))
+        return [look_up(program, TransformError) for program in programs]
 
 
 COMPONENT = Filter

@@ -1,0 +1,50 @@
+"""What each stage of an artifact did and waited for, from its meters and channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pipeline.branch import BranchRun
+from pipeline.errors import Aborted
+from pipeline.lane import Lane
+from pipeline.report import Outcome, StageReport
+from pipeline.streams import Meter
+
+_Kind = Literal["source", "transform", "storage"]
+
+
+def stage_reports(source: Meter, lane: Lane, started: float) -> list[StageReport]:
+    """All stages, in the order of the stream.
+
+    Args:
+        source: the meter of the source.
+        started: when the artifact did (monotonic).
+    """
+    first = _report(source, "source", started)
+    first.waited_for_output = lane.trunk.full_seconds
+    transforms = [_report(meter, "transform", started) for meter in lane.meters]
+    # The transforms of a chain run in one thread: it waits at its two ends only.
+    if transforms:
+        transforms[0].waited_for_input = lane.trunk.empty_seconds
+        held_up = (branch.channel.full_seconds for branch in lane.branches)
+        transforms[-1].waited_for_output = sum(held_up)
+    return [first, *transforms, *_branches(lane.branches, started)]
+
+
+def _branches(branches: Sequence[BranchRun], started: float) -> Iterator[StageReport]:
+    for branch in branches:
+        name = branch.plan.name
+        stages = [_report(meter, "transform", started, name) for meter in branch.meters]
+        stages.append(_report(branch.meter, "storage", started, name))
+        if branch.error is not None and not isinstance(branch.error, Aborted):
+            # Also one that was cut off because nothing moved.
+            blamed = any(stage.outcome is Outcome.FAILED for stage in stages[:-1])
+            stages[-1].outcome = Outcome.INTERRUPTED if blamed else Outcome.FAILED
+        stages[0].waited_for_input = branch.channel.empty_seconds
+        yield from stages
+
+
+def _report(meter: Meter, kind: _Kind, started: float, storage: str | None = None) -> StageReport:
+    seconds = 0.0 if meter.ended is None else meter.ended - started
+    return StageReport(meter.name, kind, storage, meter.outcome, meter.bytes, seconds)

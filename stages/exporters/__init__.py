@@ -1,0 +1,1 @@
+"""What tells monitoring systems about runs: metrics and traces; one exporter, one file."""
