@@ -1,0 +1,1 @@
+"""The guide, and what makes parts of it from the program."""
