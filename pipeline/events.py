@@ -11,12 +11,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pipeline.redact import FREE_TEXT, Redactor
 
 LEVELS = ("debug", "info", "warning", "error")
-_LEVEL_OF_OUTCOME = {"partial": "warning", "locked": "warning", "failed": "error"}
+_LEVEL_OF_OUTCOME = {
+    "partial": "warning",
+    "locked": "warning",
+    "failed": "error",
+    "interrupted": "error",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Event:
 
 @dataclass(frozen=True)
 class RunStarted(Event):
+    """The first event of a run."""
+
     name = "run started"
     run: str
     project: str
@@ -48,12 +55,16 @@ class RunStarted(Event):
 
 @dataclass(frozen=True)
 class BackupStarted(Event):
+    """One of the backups of the run begins."""
+
     name = "backup started"
     backup: str
 
 
 @dataclass(frozen=True)
 class ArtifactStarted(Event):
+    """An artifact begins to be read."""
+
     name = "artifact started"
     backup: str
     artifact: str
@@ -66,23 +77,32 @@ class StageProgress:
 
     stage: str
     bytes: int
+    """That a source has read, that came out of a transform, that a storage has taken."""
     fill: float | None = None
-    """How full the channel before it is, 0 to 1."""
+    """How full the channel before it is, 0 to 1; None where there is none."""
+    kind: Literal["source", "transform", "storage"] = "transform"
 
 
 @dataclass(frozen=True)
 class Progressed(Event):
+    """How far an artifact is; a log has it from time to time."""
+
     name = "progressed"
     level = "debug"
     backup: str
     artifact: str
     seconds: float
     stages: tuple[StageProgress, ...]
+    """The source first, then the transforms before the fan-out, then the storages."""
     bottleneck: str | None = None
+    total: int | None = None
+    """Bytes that the source expects to read, where it knows."""
 
 
 @dataclass(frozen=True)
 class ItemsSkipped(Event):
+    """A source could not read some of its items; the backup is partial."""
+
     name = "items skipped"
     level = "warning"
     backup: str
@@ -93,6 +113,8 @@ class ItemsSkipped(Event):
 
 @dataclass(frozen=True)
 class SourceWarned(Event):
+    """A source has something to say that does not change the outcome."""
+
     name = "source warned"
     level = "warning"
     backup: str
@@ -102,6 +124,8 @@ class SourceWarned(Event):
 
 @dataclass(frozen=True)
 class BranchFailed(Event):
+    """A storage did not take an artifact; the other storages go on."""
+
     name = "branch failed"
     level = "error"
     backup: str
@@ -113,6 +137,8 @@ class BranchFailed(Event):
 
 @dataclass(frozen=True)
 class ArtifactCommitted(Event):
+    """An artifact is on a storage, whole and under its name."""
+
     name = "artifact committed"
     backup: str
     artifact: str
@@ -123,6 +149,8 @@ class ArtifactCommitted(Event):
 
 @dataclass(frozen=True)
 class ArtifactFailed(Event):
+    """An artifact could not be backed up; nothing of it is visible anywhere."""
+
     name = "artifact failed"
     level = "error"
     backup: str
@@ -132,6 +160,8 @@ class ArtifactFailed(Event):
 
 @dataclass(frozen=True)
 class BackupRemoved(Event):
+    """Rotation has removed an old backup."""
+
     name = "backup removed"
     backup: str
     storage: str
@@ -140,6 +170,8 @@ class BackupRemoved(Event):
 
 @dataclass(frozen=True)
 class LeftoverRemoved(Event):
+    """What a dead run had left unfinished is gone."""
+
     name = "leftover removed"
     backup: str
     storage: str
@@ -148,6 +180,8 @@ class LeftoverRemoved(Event):
 
 @dataclass(frozen=True)
 class SweepFailed(Event):
+    """A storage could not be cleared of what dead runs left; the next run tries again."""
+
     name = "sweep failed"
     level = "warning"
     backup: str
@@ -157,6 +191,8 @@ class SweepFailed(Event):
 
 @dataclass(frozen=True)
 class BackupLocked(Event):
+    """Another run of the same backup is under way."""
+
     name = "backup locked"
     level = "warning"
     backup: str
@@ -165,6 +201,8 @@ class BackupLocked(Event):
 
 @dataclass(frozen=True)
 class RotationFailed(Event):
+    """The backup is safe, but old ones were not removed; the backup is partial."""
+
     name = "rotation failed"
     level = "warning"
     backup: str
@@ -174,6 +212,8 @@ class RotationFailed(Event):
 
 @dataclass(frozen=True)
 class BackupFailed(Event):
+    """A backup could not be run at all."""
+
     name = "backup failed"
     level = "error"
     backup: str
@@ -181,7 +221,18 @@ class BackupFailed(Event):
 
 
 @dataclass(frozen=True)
+class BackupRecovered(Event):
+    """A backup ended well after it had failed; known where a notifier asks for `recovered`."""
+
+    name = "backup recovered"
+    backup: str
+    failed_at: str
+
+
+@dataclass(frozen=True)
 class BackupFinished(Event):
+    """A backup has ended, in whatever way; its level is that of the outcome."""
+
     name = "backup finished"
     backup: str
     outcome: str
@@ -190,9 +241,21 @@ class BackupFinished(Event):
 
 @dataclass(frozen=True)
 class NotificationFailed(Event):
+    """A notifier did not deliver something; never changes the outcome."""
+
     name = "notification failed"
     level = "warning"
     notifier: str
+    error: str
+
+
+@dataclass(frozen=True)
+class ExportFailed(Event):
+    """Metrics or traces of the run did not get where they belong; never changes the outcome."""
+
+    name = "export failed"
+    level = "warning"
+    exporter: str
     error: str
 
 
@@ -223,11 +286,56 @@ class EventsOmitted(Event):
 
 
 @dataclass(frozen=True)
+class LoggingFailed(Event):
+    """A place that logs go to does not take them; told once, never changes the outcome."""
+
+    name = "logging failed"
+    level = "warning"
+    target: str
+    error: str
+
+
+@dataclass(frozen=True)
 class RunFinished(Event):
+    """The last event of a run; its level is that of the outcome."""
+
     name = "run finished"
     run: str
     outcome: str
     seconds: float
+
+
+FIELDS = {
+    "run": "id of the run",
+    "project": "`name` of the configuration",
+    "host": "`host` of the configuration",
+    "backups": "names of the backups of the run",
+    "backup": "name of the backup",
+    "artifact": "name of the artifact",
+    "storage": "name of the storage",
+    "storages": "names of the storages",
+    "notifier": "name of the notifier",
+    "exporter": "`metrics_file`, `pushgateway` or `traces`",
+    "target": "`file`, `syslog` or `journald`",
+    "object": "path on the storage, below its `path`",
+    "size": "bytes, as stored",
+    "seconds": "since the start of what it is about",
+    "stages": "list of `{stage, kind, bytes, fill}`: how much was read, came out or was taken, and "
+    "how full the channel before the stage is, from 0 to 1",
+    "bottleneck": "the stage that everything waits for",
+    "total": "bytes to read, where the source knows",
+    "number": "how many",
+    "items": "the first of them, each with its reason",
+    "message": "text for people",
+    "error": "text for people: what is wrong, then a hint",
+    "failed_at": "end of the last run that failed, in UTC, in the form of our object names",
+    "required": "whether the backup has failed without it",
+    "outcome": "`ok`, `partial`, `locked`, `failed` or `interrupted`",
+    "event": "the event that was left out",
+    "reason": "`repeated`: the same again; `too many`: not told one by one",
+    "of_level": "the level of what was left out",
+}
+"""The meaning of each field: the same in every event that has it."""
 
 
 Subscriber = Callable[[Event], None]

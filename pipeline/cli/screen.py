@@ -1,131 +1,90 @@
-"""The terminal: log lines scroll, and below them a live line for each stage of what is running."""
+"""The terminal: log lines scroll, and below them a live part is redrawn in place."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-from queue import Full, Queue
+import time
+from collections.abc import Callable
 
-from pipeline.events import ArtifactCommitted, ArtifactFailed, Event, Progressed
-from pipeline.report import format_seconds, format_size
+from pipeline.cli.live import Live, columns_of
+from pipeline.events import Event
 
-_BAR = 12
-_QUEUE = 5000
-_PATIENCE = 3.0
+PERIOD = 0.1
+_CLEAR_LINE, _CLEAR_BELOW = "\x1b[K", "\x1b[J"
 
-
-class Outlet:
-    """Writes to a stream from a thread of its own.
-
-    A terminal on hold, or a full pipe that nobody reads, then holds up nothing else: what does not
-    fit into the queue is dropped, and counted at the end.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        # Not the stream: a write that blocks would hold its lock, and the end of the process.
-        self._descriptor = descriptor
-        self._queue: Queue[str | None] = Queue(_QUEUE)
-        self._dropped = 0
-        self._thread = threading.Thread(target=self._drain, name="output", daemon=True)
-        self._thread.start()
-
-    def write(self, text: str) -> None:
-        try:
-            self._queue.put_nowait(text)
-        except Full:
-            self._dropped += 1
-
-    def close(self) -> None:
-        """Write what is left, for a few seconds at most."""
-        try:
-            if self._dropped:
-                lost = f"{self._dropped} lines could not be written in time\n"
-                self._queue.put(lost, timeout=_PATIENCE)
-            self._queue.put(None, timeout=_PATIENCE)
-        except Full:
-            return
-        self._thread.join(_PATIENCE)
-
-    def _drain(self) -> None:
-        try:
-            while (text := self._queue.get()) is not None:
-                data = memoryview(text.encode("utf-8", "replace"))
-                while data:
-                    data = data[os.write(self._descriptor, data) :]
-        except OSError:
-            return  # nobody can be told: this is where we tell
+Size = tuple[int, int]
+"""Columns and lines."""
 
 
-class Lines:
-    """A plain stream of lines."""
-
-    def __init__(self, outlet: Outlet) -> None:
-        self._outlet = outlet
-
-    def write_line(self, line: str) -> None:
-        self._outlet.write(line + "\n")
+def terminal_size(descriptor: int) -> Size:
+    """Of the terminal behind a descriptor; the usual one when it is none."""
+    try:
+        columns, lines = os.get_terminal_size(descriptor)
+    except OSError:
+        columns, lines = 0, 0
+    return columns or 80, lines or 24
 
 
 class Screen:
-    """A terminal with a live part at the bottom that is redrawn in place."""
+    """A terminal with a live part at the bottom.
 
-    def __init__(self, outlet: Outlet) -> None:
-        self._outlet = outlet
+    Args:
+        write: takes text with control sequences.
+        is_behind: whether it has not written everything yet; then nothing is drawn that only shows
+            progress.
+        size: asked before each drawing, as a window can be resized.
+        period: seconds between two drawings that only show progress.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        is_behind: Callable[[], bool],
+        size: Callable[[], Size],
+        period: float = PERIOD,
+    ) -> None:
+        self._write = write
+        self._is_behind = is_behind
+        self._size = size
+        self._period = period
+        self._live = Live()
         self._lock = threading.Lock()
-        self._live: dict[tuple[str, str], list[str]] = {}
-        self._drawn = 0
+        self._drawn: list[int] = []
+        """Columns of each line of the live part, as it stands there."""
+        self._drawn_at = 0.0
 
     def write_line(self, line: str) -> None:
+        """A line above the live part."""
         with self._lock:
-            self._outlet.write(self._erasing() + line + "\n" + self._drawing())
+            self._draw(f"{line}\n")
 
     def show(self, event: Event) -> None:
         """Keep the live part up to date; a subscriber."""
-        if isinstance(event, Progressed):
-            with self._lock:
-                self._live[event.backup, event.artifact] = progress_lines(event)
-                self._outlet.write(self._erasing() + self._drawing())
-        elif isinstance(event, (ArtifactCommitted, ArtifactFailed)):
-            self.clear(event.backup, event.artifact)
-
-    def clear(self, backup: str, artifact: str) -> None:
         with self._lock:
-            self._live.pop((backup, artifact), None)
-            self._outlet.write(self._erasing() + self._drawing())
+            urgent = self._live.take(event)
+            is_due = time.monotonic() - self._drawn_at >= self._period and not self._is_behind()
+            if urgent or is_due:
+                self._draw("")
 
     def close(self) -> None:
         """Remove the live part."""
         with self._lock:
-            self._live.clear()
-            self._outlet.write(self._erasing())
+            self._live = Live()
+            self._draw("")
 
-    def _erasing(self) -> str:
-        drawn, self._drawn = self._drawn, 0
-        return f"\x1b[{drawn}A\x1b[J" if drawn else ""
-
-    def _drawing(self) -> str:
-        width, height = shutil.get_terminal_size()
-        lines = [line for block in self._live.values() for line in block][: height - 1]
-        self._drawn = len(lines)
-        return "".join(line[: width - 1] + "\n" for line in lines)
-
-
-def progress_lines(event: Progressed) -> list[str]:
-    """One line for the artifact, one for each stage: bytes, mean rate, fill of the channel before
-    it.
-    """
-    head = f"{event.backup}/{event.artifact}  {format_seconds(event.seconds)}"
-    if event.bottleneck:
-        head += f"  waiting for: {event.bottleneck}"
-    lines = [head]
-    for stage in event.stages:
-        rate = format_size(stage.bytes / event.seconds if event.seconds else 0)
-        line = f"  {stage.stage:<14} {format_size(stage.bytes):>10}  {rate:>10}/s"
-        lines.append(line if stage.fill is None else f"{line}  {_bar(stage.fill)}")
-    return lines
-
-
-def _bar(fill: float) -> str:
-    full = round(min(max(fill, 0.0), 1.0) * _BAR)
-    return f"[{'#' * full}{'.' * (_BAR - full)}]"
+    def _draw(self, above: str) -> None:
+        width, height = self._size()
+        # A terminal that has become narrower has wrapped what stands there.
+        rows = sum(max(1, -(-columns // width)) for columns in self._drawn)
+        lines = self._live.lines(width - 1, height - 1)
+        text = "".join(f"{line}{_CLEAR_LINE}\n" for line in lines)
+        if rows:
+            # Over what is there, not into the blank, which would flicker; a line above may wrap.
+            text = f"\x1b[{rows}A\r{_CLEAR_BELOW if above else ''}{above}{text}{_CLEAR_BELOW}"
+        else:
+            text = above + text
+        if text:
+            self._write(text)
+        self._drawn = [columns_of(line) for line in lines]
+        self._drawn_at = time.monotonic()

@@ -1,0 +1,1 @@
+"""Where logs go besides the terminal: a file, the system's log, the journal."""
