@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from pipeline.api import (
-    CHUNK,
     Artifact,
     Field,
     Source,
@@ -20,6 +18,7 @@ from pipeline.api import (
     Spec,
     StageContext,
     Text,
+    run_program,
 )
 
 API = 1
@@ -46,16 +45,7 @@ class GitBundle(Source):
 
     def stream(self, artifact: Artifact, context: StageContext) -> Iterator[bytes]:
         command = ["git", "-C", str(artifact.target), "bundle", "create", "--quiet", "-", "--all"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as git:
-            assert git.stdout is not None
-            # Whatever may block is ended when the run is stopped.
-            with context.teardown.calling(git.kill):
-                while chunk := git.stdout.read(CHUNK):
-                    yield chunk
-        context.teardown.check()
-        # Reaching the end must mean that all of it was read.
-        if git.returncode:
-            raise SourceError(f'git could not bundle "{artifact.name}"')
+        return run_program(command, context, SourceError)
 
     def probe(self) -> list[str]:
         names = [artifact.name for artifact in self.artifacts()]
