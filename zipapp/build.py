@@ -1,7 +1,8 @@
 """Builds nxs-backup.pyz, the whole program in one file. Runs with any Python >= 3.10 that has pip.
 
 The archive depends on the checkout, the lock and the options alone: built twice, it is the same.
-What is costly is kept in build/: the wheels, and the compressed dependencies.
+What is costly is kept in build/: the wheels, and the compressed dependencies. Beside the archive go
+its inventory (`sbom.py`) and SHA256SUMS.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import sys
 import time
 from typing import Any
 
+import assembly
 import payload
+import sbom
 import wheels
+from dependencies import Dependencies, Workshop, write
 from payload import Files, Part
 from wheels import Target
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
-CACHE = os.path.join(ROOT, "build")
 PACKAGES = ("pipeline", "schemas", "stages")
 BOOT = ("__main__.py", "_boot.py", "_loaders.py", "_unpack.py")
 # Members of a zip file cannot be older.
@@ -38,15 +41,32 @@ def main() -> None:
     options = _options()
     config = _toml(os.path.join(HERE, "targets.toml"))
     targets = _targets(options, config)
-    parts, dependencies = _dependencies(targets, config, options.preset)
-    files = _own_files(options.source)
-    minors = sorted({target.minor for target in targets})
-    own = payload.pack([(minors, files)], options.preset, is_x86=False)
-    parts = [Part("app", own, _content(files)), *parts]
-    archive = _archive(parts, dependencies, targets, options.source)
-    _write(options.output, archive)
-    digest = hashlib.sha256(archive).hexdigest()
-    print(f"{options.output}: {len(archive) / 1e6:.1f} MB, sha256 {digest}")
+    workshop = Workshop(config, options.preset, options.cache)
+    others = workshop.collect(targets)
+    own: list[payload.Group] = [(None, _own_files(options.source))]
+    app = Part("app", payload.pack(own, options.preset, "app"), payload.content(own))
+    _print_sizes(app, others)
+    digests = _build(options.output, app, others, targets, options.source)
+    if options.slim:
+        stem, extension = os.path.splitext(options.output)
+        for platform in dict.fromkeys(target.platform for target in targets):
+            its = [target for target in targets if target.platform == platform]
+            path = f"{stem}-{platform}{extension}"
+            digests |= _build(path, app, workshop.collect(its), its, options.source)
+    sums = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
+    write(
+        os.path.join(os.path.dirname(os.path.abspath(options.output)), "SHA256SUMS"), sums.encode()
+    )
+
+
+def _print_sizes(app: Part, others: Dependencies) -> None:
+    """What takes how much of the archive, the largest first."""
+    rows = [(len(app.compressed), "nxs-backup")]
+    rows += [
+        (package["size"], f"{package['name']} {package['version']}") for package in others.packages
+    ]
+    for size, name in sorted(rows, reverse=True):
+        print(f"{size / 1e6:8.3f} MB  {name}")
 
 
 def _options() -> argparse.Namespace:
@@ -59,7 +79,13 @@ def _options() -> argparse.Namespace:
         "--platforms", help='such as "x86_64-gnu,aarch64-musl" or "all"; default: this machine'
     )
     parser.add_argument("--preset", type=int, default=6, help="effort of xz, 0 to 9 (default: 6)")
+    parser.add_argument(
+        "--slim", action="store_true", help="also an archive for each of the platforms alone"
+    )
     parser.add_argument("--source", default=ROOT, help="the checkout whose packages go in")
+    parser.add_argument(
+        "--cache", default=os.path.join(ROOT, "build"), help="where wheels and parts are kept"
+    )
     return parser.parse_args()
 
 
@@ -86,66 +112,6 @@ def _this_platform() -> str:
     return str(_boot.platform())
 
 
-def _dependencies(
-    targets: list[Target], config: dict[str, Any], preset: int
-) -> tuple[list[Part], list[dict[str, str]]]:
-    """The parts with the dependencies, and what they are; from build/ when nothing has changed."""
-    recipe = [_text(os.path.join(HERE, name)) for name in ("requirements.lock", "targets.toml")]
-    recipe += [_text(os.path.join(HERE, name)) for name in ("build.py", "wheels.py", "payload.py")]
-    key = wheels.digest(*recipe, str(preset), *(target.name for target in targets))
-    folder = os.path.join(CACHE, "deps", key)
-    record = os.path.join(folder, "record.json")
-    if os.path.exists(record):
-        kept = json.loads(_text(record))
-        parts = [Part(n, _bytes(os.path.join(folder, n + ".xz")), d) for n, d in kept["parts"]]
-        return parts, kept["dependencies"]
-    parts, dependencies = _build_dependencies(targets, config, preset)
-    for part in parts:
-        _write(os.path.join(folder, part.name + ".xz"), part.compressed)
-    kept = {"parts": [[p.name, p.content] for p in parts], "dependencies": dependencies}
-    _write(record, json.dumps(kept).encode())
-    return parts, dependencies
-
-
-def _build_dependencies(
-    targets: list[Target], config: dict[str, Any], preset: int
-) -> tuple[list[Part], list[dict[str, str]]]:
-    lock = _text(os.path.join(HERE, "requirements.lock"))
-    wanted: dict[str, dict[int, Files]] = {}
-    described: dict[tuple[str, str], dict[str, str]] = {}
-    for target in targets:
-        pins = wheels.requirements(lock, target, config["absent"])
-        folder = os.path.join(CACHE, "wheels", target.name)
-        found = wanted.setdefault(target.platform, {}).setdefault(target.minor, {})
-        for wheel in wheels.download(pins, target, config["platforms"][target.platform], folder):
-            found.update(wheels.files(wheel, config["prune"]))
-            about = wheels.describe(wheel)
-            described[about["name"].lower(), about["version"]] = about
-    print(f"compressing for {', '.join(wanted)}", flush=True)
-    common = _common(wanted)
-    groups = {"common": [(sorted({t.minor for t in targets}), common)]}
-    groups |= {platform: payload.group(files, common) for platform, files in wanted.items()}
-    parts = [
-        Part(
-            name,
-            payload.pack(files, preset, name.startswith("x86_64")),
-            wheels.digest(*(f"{minors}{_content(found)}" for minors, found in files)),
-        )
-        for name, files in groups.items()
-    ]
-    return parts, [described[key] for key in sorted(described)]
-
-
-def _common(wanted: dict[str, dict[int, Files]]) -> Files:
-    """Files that every target has alike; machine code stays with its platform."""
-    first, *others = (files for minors in wanted.values() for files in minors.values())
-    return {
-        path: content
-        for path, content in first.items()
-        if ".so" not in path and all(files.get(path) == content for files in others)
-    }
-
-
 def _own_files(source: str) -> Files:
     """Our own packages: the code and the data beside it."""
     found: Files = {}
@@ -161,11 +127,32 @@ def _own_files(source: str) -> Files:
     return found
 
 
+def _build(
+    output: str, app: Part, others: Dependencies, targets: list[Target], source: str
+) -> dict[str, str]:
+    """Write an archive and its inventory; return the SHA-256 digest of each by its name."""
+    info, archive = _archive([app, *others.parts], others.packages, targets, source)
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    inventory = sbom.inventory(info, others.packages, int(epoch) if epoch else None)
+    digests = {}
+    for path, content in (
+        (output, archive),
+        (os.path.splitext(output)[0] + ".cdx.json", inventory),
+    ):
+        write(path, content)
+        digests[os.path.basename(path)] = hashlib.sha256(content).hexdigest()
+    print(f"{output}: {len(archive) / 1e6:.1f} MB, sha256 {digests[os.path.basename(output)]}")
+    return digests
+
+
 def _archive(
-    parts: list[Part], dependencies: list[dict[str, str]], targets: list[Target], source: str
-) -> bytes:
+    parts: list[Part], packages: list[dict[str, Any]], targets: list[Target], source: str
+) -> tuple[dict[str, Any], bytes]:
+    """What `version --json` tells of an archive, and the archive."""
     boot = {name: _bytes(os.path.join(HERE, "boot", name)) for name in BOOT}
-    build = wheels.digest(_content(boot), *(f"{part.name}={part.content}" for part in parts))
+    build = wheels.digest(
+        payload.content([(None, boot)]), *(f"{part.name}={part.content}" for part in parts)
+    )
     minors = sorted({target.minor for target in targets}, reverse=True)
     platforms = sorted({target.platform for target in targets})
     constants = f"BUILD = {build!r}\nPYTHONS = {minors!r}\nPLATFORMS = {platforms!r}\n"
@@ -174,7 +161,9 @@ def _archive(
         "build": build,
         "pythons": [f"3.{minor}" for minor in reversed(minors)],
         "platforms": platforms,
-        "dependencies": dependencies,
+        "dependencies": [
+            {key: package[key] for key in ("name", "version", "licence")} for package in packages
+        ],
     }
     members = {
         **boot,
@@ -182,7 +171,7 @@ def _archive(
         "nxs_build_info.json": json.dumps(info, indent=1).encode(),
     }
     seconds = max(int(os.environ.get("SOURCE_DATE_EPOCH", EARLIEST)), EARLIEST)
-    return payload.assemble(parts, members, time.gmtime(seconds))
+    return info, assembly.assemble(parts, members, time.gmtime(seconds))
 
 
 def _version(source: str) -> str:
@@ -194,14 +183,9 @@ def _version(source: str) -> str:
     return match[1]
 
 
-def _content(files: Files) -> str:
-    rows = (f"{path}={hashlib.sha256(files[path]).hexdigest()}" for path in sorted(files))
-    return wheels.digest(*rows)
-
-
 def _restart_with_pip() -> None:
     """Go on with a Python of our own, when the running one came without pip."""
-    home = os.path.join(CACHE, "pip")
+    home = os.path.join(ROOT, "build", "pip")
     python = os.path.join(home, "bin", "python")
     if sys.executable == python:
         raise SystemExit("build.py: pip is missing: install python3-pip or python3-venv")
@@ -225,17 +209,6 @@ def _text(path: str) -> str:
 def _bytes(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
-
-
-def _write(path: str, content: bytes) -> None:
-    """Write a file so that it is either there as a whole or not at all."""
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(content)
-    if content.startswith(payload.SHEBANG):
-        os.chmod(temporary, 0o755)
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

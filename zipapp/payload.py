@@ -1,40 +1,25 @@
-"""The layout of the archive: solid parts in front, a small zip file with the start-up code behind.
-
-    #! line | tripwire | 60 KiB of payload | tripwire | 60 KiB of payload | ... | tripwire | zip
-
-The payload is one run of bytes, cut every `CHUNK` by a *tripwire*: a whole little zip file that
-says that the archive is damaged. Python looks for the end of a zip file in the last 64 KiB. When
-the real end was lost it finds a tripwire there, and does not take the file for a script.
+"""The parts of an archive: files that are compressed together.
 
 A part is xz-compressed: the length of an index (4 bytes, little endian), the index as JSON, and the
-content of the files in that order. The index is a list of groups, `[minors, [[path, size, crc32],
-...]]`: the minor versions of Python that need these files. A reader stops behind the last group it
-needs.
+content of the files in that order. The index is a list of groups, `[targets, [[path, size, crc32],
+...]]`: the targets that need these files, such as `x86_64-gnu-cp311`, or null for all. A reader
+stops behind the last group that it needs.
 """
 
 from __future__ import annotations
 
 import binascii
-import io
+import hashlib
 import json
 import lzma
-import zipfile
 from dataclasses import dataclass
 
-CHUNK = 60 * 1024
-SHEBANG = b"#!/usr/bin/env python3\n"
-# The maximum comment of a zip file and its end record: how far from the end a reader searches.
-_SEARCHED = 65535 + 22
-
-_TRIPWIRE = b"""\
-import sys
-message = 'nxs-backup: "%s" is damaged: its end is missing, download it again\\n'
-sys.stderr.write(message % sys.argv[0])
-sys.exit(78)
-"""
-_EARLIEST = (1980, 1, 1, 0, 0, 0)
+_TEXT = {"lc": 4, "lp": 0, "pb": 0}
+_WORDS = {"lc": 2, "lp": 2, "pb": 2}
 
 Files = dict[str, bytes]
+Group = tuple["list[str] | None", Files]
+"""Files, and the targets that need them; None for all targets."""
 
 
 @dataclass(frozen=True)
@@ -46,84 +31,87 @@ class Part:
     content: str
 
 
-def pack(groups: list[tuple[list[int], Files]], preset: int, is_x86: bool) -> bytes:
-    """Lay out a part; alike files lie together, so that they compress well."""
+def pack(groups: list[Group], preset: int, name: str) -> bytes:
+    """Lay out a part; alike files lie together, so that they compress well.
+
+    Args:
+        name: of the part, which says what is mostly in it: `x86_64`, or `common` for texts.
+    """
     index, data = [], bytearray()
-    for minors, files in groups:
+    for targets, files in groups:
         ordered = sorted(files, key=lambda path: (".so" in path, path.rpartition(".")[2], path))
         rows = [[path, len(files[path]), binascii.crc32(files[path])] for path in ordered]
-        index.append([minors, rows])
+        index.append([targets, rows])
         for path in ordered:
             data += files[path]
     header = json.dumps(index, separators=(",", ":")).encode()
-    return compress(len(header).to_bytes(4, "little") + header + bytes(data), preset, is_x86)
+    return compress(len(header).to_bytes(4, "little") + header + bytes(data), preset, name)
 
 
-def compress(data: bytes, preset: int, is_x86: bool) -> bytes:
-    """xz; the branch filter makes x86 machine code some percent smaller."""
-    filters: list[dict[str, int]] = [{"id": lzma.FILTER_X86}] if is_x86 else []
-    filters.append({"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": 64 << 20})
+def compress(data: bytes, preset: int, name: str) -> bytes:
+    """xz, told what it will find: each makes some percent."""
+    filters: list[dict[str, int]] = []
+    details = _TEXT
+    if name.startswith("x86_64"):
+        filters, details = [{"id": lzma.FILTER_X86}], {}
+    elif name.startswith("aarch64"):
+        details = _WORDS
+    filters.append({"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": 64 << 20, **details})
     return lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=filters)
 
 
-def group(wanted: dict[int, Files], common: Files) -> list[tuple[list[int], Files]]:
-    """Files of a platform by the set of Pythons that need them, the most shared ones first.
+def layout(wanted: dict[str, dict[int, Files]]) -> dict[str, list[Group]]:
+    """Put files into parts.
+
+    Those that all targets share are in `common`. Those that all Pythons of a platform share are
+    in a part for the architecture: the same libraries, built for another libc, are much alike.
+    The others are in a part for the platform.
 
     Args:
-        wanted: for each minor version, in the order of popularity, its files.
-        common: files that lie in another part.
+        wanted: for each platform and minor version, in the order of popularity, the files.
     """
+    common = _common(wanted)
+    parts: dict[str, list[Group]] = {"common": [(None, common)]}
+    for platform, pythons in wanted.items():
+        for minors, files in _by_minors(pythons, common):
+            is_shared = len(minors) == len(pythons)
+            part = platform.partition("-")[0] if is_shared else platform
+            targets: list[str] | None = [f"{platform}-cp3{minor}" for minor in minors]
+            parts.setdefault(part, []).append((targets, files))
+    return parts
+
+
+def _common(wanted: dict[str, dict[int, Files]]) -> Files:
+    """Files that every target has alike; machine code stays with its platform."""
+    first, *others = (files for minors in wanted.values() for files in minors.values())
+    return {
+        path: content
+        for path, content in first.items()
+        if ".so" not in path and all(files.get(path) == content for files in others)
+    }
+
+
+def _by_minors(pythons: dict[int, Files], common: Files) -> list[tuple[tuple[int, ...], Files]]:
+    """Files of a platform by the set of Pythons that need them, the most shared ones first."""
     owners: dict[tuple[str, bytes], list[int]] = {}
-    for minor, files in wanted.items():
+    for minor, files in pythons.items():
         for path, content in files.items():
             if common.get(path) != content:
                 owners.setdefault((path, content), []).append(minor)
     groups: dict[tuple[int, ...], Files] = {}
     for (path, content), minors in owners.items():
         groups.setdefault(tuple(minors), {})[path] = content
-    order = list(wanted)
-    ranked = sorted(groups, key=lambda minors: (-len(minors), [order.index(m) for m in minors]))
-    return [(sorted(minors), groups[minors]) for minors in ranked]
+    order = list(pythons)
+    return sorted(
+        groups.items(), key=lambda item: (-len(item[0]), [order.index(m) for m in item[0]])
+    )
 
 
-def assemble(parts: list[Part], members: dict[str, bytes], timestamp: tuple[int, ...]) -> bytes:
-    """Put the archive together.
-
-    Args:
-        parts: the payload.
-        members: the files of the zip file; `_layout.py` is added.
-        timestamp: of the members, as `time.gmtime` gives it.
-    """
-    tripwire = _zip(b"", {"__main__.py": _TRIPWIRE}, _EARLIEST)
-    offset, places = 0, {}
-    for part in parts:
-        places[part.name] = (offset, len(part.compressed))
-        offset += len(part.compressed)
-    payload = b"".join(part.compressed for part in parts)
-    out = bytearray(SHEBANG)
-    for start in range(0, len(payload), CHUNK):
-        out += tripwire + payload[start : start + CHUNK]
-    out += tripwire
-    layout = {
-        "FIRST": len(SHEBANG) + len(tripwire),
-        "CHUNK": CHUNK,
-        "STRIDE": CHUNK + len(tripwire),
-        "PARTS": places,
-    }
-    lines = "".join(f"{name} = {value!r}\n" for name, value in layout.items())
-    archive = _zip(bytes(out), {**members, "_layout.py": lines.encode()}, timestamp)
-    if len(archive) - len(out) + len(tripwire) > _SEARCHED:
-        raise AssertionError("the start-up code is too large for the last tripwire to be found")
-    return archive
-
-
-def _zip(prefix: bytes, members: dict[str, bytes], timestamp: tuple[int, ...]) -> bytes:
-    """A zip file behind `prefix`. Stored: what starts here must not need zlib."""
-    buffer = io.BytesIO(prefix)
-    buffer.seek(0, io.SEEK_END)
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name in sorted(members):
-            info = zipfile.ZipInfo(name, timestamp[:6])  # type: ignore[arg-type]
-            info.create_system, info.external_attr = 3, 0o644 << 16
-            archive.writestr(info, members[name])
-    return buffer.getvalue()
+def content(groups: list[Group]) -> str:
+    """A digest of what a part holds."""
+    whole = hashlib.sha256()
+    for targets, files in groups:
+        whole.update(json.dumps(targets).encode())
+        for path in sorted(files):
+            whole.update(f"{path}={hashlib.sha256(files[path]).hexdigest()}\0".encode())
+    return whole.hexdigest()[:16]

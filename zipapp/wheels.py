@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import email
 import fnmatch
+import functools
+import glob
 import hashlib
+import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from payload import Files
+from shrink import shrink
+
+ANY = "any"
+"""The platform of a wheel that all targets share."""
 _PIN = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)\s*(?:;(?P<marker>.*?))?\s--hash"
 )
@@ -51,86 +58,160 @@ class Target:
         }
 
 
-def requirements(lock: str, target: Target, absent: dict[str, list[str]]) -> str:
-    """The part of a lock that a target needs, without markers.
+@dataclass(frozen=True, order=True)
+class Pin:
+    """A line of the lock."""
 
-    pip evaluates markers for the Python that runs it, also when it downloads for another one.
+    name: str
+    version: str
+    hashes: tuple[str, ...]
+    """SHA-256 digests of its files, in hexadecimal."""
+
+
+def pins(lock: str, target: Target, absent: dict[str, list[str]]) -> list[Pin]:
+    """What a target needs of the lock.
+
+    Markers are evaluated here: pip does so for the Python that runs it, also when it downloads for
+    another one.
 
     Raises:
         SystemExit: the lock has a line that is not a pinned, hashed requirement.
     """
     from pip._vendor.packaging.markers import Marker  # type: ignore[import-untyped,unused-ignore]
 
-    lines = []
+    found = []
     for line in lock.replace("\\\n", "").splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         pin = _PIN.match(line)
         if not pin:
             raise SystemExit(f'build.py: cannot read the lock: "{line[:60]}"')
-        if target.platform in absent.get(pin["name"], ()):
+        if any(fnmatch.fnmatch(target.name, glob) for glob in absent.get(pin["name"], ())):
             continue
         if pin["marker"] and not Marker(pin["marker"].strip()).evaluate(target.environment()):
             continue
-        hashes = " ".join(re.findall(r"--hash=\S+", line))
-        lines.append(f"{pin['name']}=={pin['version']} {hashes}\n")
-    return "".join(lines)
+        hashes = re.findall(r"--hash=sha256:(\S+)", line)
+        found.append(Pin(pin["name"], pin["version"], tuple(hashes)))
+    return found
 
 
-def download(pins: str, target: Target, tags: list[str], folder: str) -> list[str]:
-    """Fetch the wheels of a target into `folder`, unless they are there; return their paths.
+def provider(pin: Pin, target: Target, config: dict[str, Any]) -> Target:
+    """For which target a wheel is taken: this one, or one whose wheel this one can use as well."""
+    if pin.name in config["wheels"]["per_python"]:
+        return target
+    is_per_platform = pin.name in config["wheels"]["per_platform"]
+    return Target(target.platform if is_per_platform else ANY, min(config["pythons"]))
+
+
+def fetch(wanted: Iterable[Pin], target: Target, config: dict[str, Any], cache: str) -> list[str]:
+    """The wheels of a target, in the order of the pins; those that are not in `cache` are
+    downloaded.
 
     Raises:
         SystemExit: pip failed; it has said why.
     """
-    stamp = os.path.join(folder, "requirements.txt")
-    if not (os.path.exists(stamp) and _read(stamp).decode() == pins):
-        shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(folder)
-        wanted = os.path.join(folder, "wanted.txt")
-        with open(wanted, "w", encoding="utf-8") as file:
-            file.write(pins)
-        print(f"downloading wheels for {target.name}", flush=True)
-        command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
-        command += ["--no-deps", "--only-binary=:all:", "--require-hashes"]
-        command += ["--implementation", "cp", "--python-version", f"3.{target.minor}"]
-        command += ["--abi", f"cp3{target.minor}"]
-        command += [part for tag in tags for part in ("--platform", tag)]
-        if subprocess.run([*command, "-d", folder, "-r", wanted], check=False).returncode:
-            raise SystemExit(f"build.py: cannot download the wheels for {target.name}")
-        os.rename(wanted, stamp)
-    return sorted(
-        os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".whl")
-    )
+    folder = os.path.join(cache, target.name)
+    wanted = sorted(set(wanted))
+    missing = [pin for pin in wanted if _kept(pin, folder) is None]
+    if missing:
+        platforms = config["platforms"]
+        tags = platforms[target.platform if target.platform != ANY else next(iter(platforms))]
+        _download(missing, target, tags, folder)
+    return [_kept(pin, folder) or _vanished(pin) for pin in wanted]
 
 
-def files(wheel: str, prune: dict[str, list[str]]) -> Iterator[tuple[str, bytes]]:
-    """The files of a wheel that run, as (path below the import root, content)."""
+def _kept(pin: Pin, folder: str) -> str | None:
+    """A wheel that is there already, and is what the lock says."""
+    name = re.sub(r"[-_.]+", "_", pin.name)
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), f"{name}-{pin.version}-*.whl"))):
+        with open(path, "rb") as file:
+            if hashlib.sha256(file.read()).hexdigest() in pin.hashes:
+                return path
+    return None
+
+
+def _vanished(pin: Pin) -> str:
+    raise SystemExit(f'build.py: pip has brought no wheel of "{pin.name}"')
+
+
+def _download(missing: list[Pin], target: Target, tags: list[str], folder: str) -> None:
+    os.makedirs(folder, exist_ok=True)
+    requirements = os.path.join(folder, "wanted.txt")
+    with open(requirements, "w", encoding="utf-8") as file:
+        for pin in missing:
+            hashes = " ".join(f"--hash=sha256:{digest}" for digest in pin.hashes)
+            file.write(f"{pin.name}=={pin.version} {hashes}\n")
+    print(f"downloading {len(missing)} wheels for {target.name}", flush=True)
+    command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary=:all:", "--require-hashes"]
+    command += ["--implementation", "cp", "--python-version", f"3.{target.minor}"]
+    command += ["--abi", f"cp3{target.minor}", "--abi", "abi3"]
+    command += [part for tag in tags for part in ("--platform", tag)]
+    if subprocess.run([*command, "-d", folder, "-r", requirements], check=False).returncode:
+        raise SystemExit(f"build.py: cannot download the wheels for {target.name}")
+    os.unlink(requirements)
+
+
+def files(wheel: str, pin: Pin, target: Target, config: dict[str, Any]) -> Files:
+    """The files of a wheel that run, by their path below the import root.
+
+    Raises:
+        SystemExit: it has compiled modules, and is to be used on every platform.
+    """
+    is_plain = target.platform == ANY
+    if is_plain and pin.name not in config["wheels"]["uncompiled"]:
+        _refuse_compiled(wheel, pin)
     dropped, kept = (
-        re.compile("|".join(fnmatch.translate(glob) for glob in prune[key]))
+        re.compile("|".join(fnmatch.translate(glob) for glob in config["prune"][key]))
         for key in ("globs", "except")
     )
+    ours = config["instead"].get(pin.name, {})
+    found: Files = {path: text.encode() for path, text in ours.items()}
     with zipfile.ZipFile(wheel) as archive:
         for path in sorted(archive.namelist()):
-            content_path = path
+            target_path = path
             for scheme in _SCHEMES:
-                content_path = content_path.partition(scheme)[2] or content_path
-            is_other_data = ".data/" in content_path  # scripts, headers, man pages
-            if path.endswith("/") or is_other_data:
+                target_path = target_path.partition(scheme)[2] or target_path
+            is_other_data = ".data/" in target_path  # scripts, headers, man pages
+            if path.endswith("/") or is_other_data or (is_plain and path.endswith(".so")):
                 continue
-            if kept.match(content_path) or not dropped.match(content_path):
-                yield content_path, archive.read(path)
+            if kept.match(target_path) or not dropped.match(target_path):
+                documented = config["prune"]["documented"]
+                name, content = shrink(target_path, archive.read(path), documented)
+                found[name] = content
+    return found
 
 
-def describe(wheel: str) -> dict[str, str]:
-    """Name, version and licence of a wheel, from its metadata."""
+def _refuse_compiled(wheel: str, pin: Pin) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        if any(path.endswith(".so") for path in archive.namelist()):
+            raise SystemExit(
+                f'build.py: "{pin.name}" has compiled modules: '
+                "say in targets.toml which wheel to take"
+            )
+
+
+@functools.cache
+def describe(wheel: str) -> dict[str, Any]:
+    """Name, version and licence of a wheel, and what was built into it, from its metadata."""
     with zipfile.ZipFile(wheel) as archive:
         (path,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
         metadata = email.message_from_bytes(archive.read(path))
+        inventories = [
+            json.loads(archive.read(path))
+            for path in sorted(archive.namelist())
+            if ".dist-info/sboms/" in path and path.endswith(".json")
+        ]
     return {
         "name": str(metadata["Name"]),
         "version": str(metadata["Version"]),
         "licence": _licence(metadata),
+        "contains": [
+            {key: part[key] for key in ("name", "version", "purl")}
+            for inventory in inventories
+            for part in inventory.get("components", ())
+            if part.get("purl", "").startswith("pkg:") and "version" in part
+        ],
     }
 
 
@@ -150,8 +231,3 @@ def _licence(metadata: Any) -> str:
 def digest(*parts: str) -> str:
     """A short name for what these texts determine."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()

@@ -18,6 +18,15 @@ from tests.servers.places import Place
 from tests.servers.sshd import Sshd
 
 ROOT = Path(__file__).resolve().parents[2]
+CONFIGURATION = """\
+name: trial
+storages:
+  here: {type: local, path: /nonexistent/backups}
+backups:
+  greeting:
+    source: {type: command, command: [echo, hello]}
+    fan_out: [{storage: here, rotate: {last: 1}}]
+"""
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +52,19 @@ def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cache")
     path.chmod(0o700)
     return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """An empty cache directory."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Path:
+    """A valid file; checking it takes the dependencies."""
+    (tmp_path / "pipeline.yaml").write_text(CONFIGURATION)
+    return tmp_path / "pipeline.yaml"
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -11,71 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.archive import WITH_PATCH, assert_refused, builds, start
+
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).resolve().parents[2]
-REFUSED = 78
-CONFIGURATION = """\
-name: trial
-storages:
-  here: {type: local, path: /nonexistent/backups}
-backups:
-  greeting:
-    source: {type: command, command: [echo, hello]}
-    fan_out: [{storage: here, rotate: {last: 1}}]
-"""
-# Runs an archive with one function of its start-up code replaced.
-WITH_PATCH = """\
-import runpy, sys
-archive, patch, *sys.argv[1:] = sys.argv[1:]
-sys.argv[0] = archive
-sys.path.insert(0, archive)
-import _boot
-exec(patch, {"_boot": _boot})
-runpy.run_path(archive, run_name="__main__")
-"""
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    """An empty cache directory."""
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def configuration(tmp_path: Path) -> Path:
-    """A valid file; checking it takes the dependencies."""
-    (tmp_path / "pipeline.yaml").write_text(CONFIGURATION)
-    return tmp_path / "pipeline.yaml"
-
-
-def start(
-    *arguments: str | Path,
-    python: str = sys.executable,
-    env: dict[str, str] | None = None,
-    cache: Path | None = None,
-) -> subprocess.CompletedProcess[str]:
-    """Run Python with no environment but the one given."""
-    environment = dict(env or {})
-    if cache:
-        environment["NXS_BACKUP_CACHE_DIR"] = str(cache)
-    return subprocess.run(
-        [python, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert done.returncode == REFUSED, done.stderr
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("nxs-backup: ")
-    for word in words:
-        assert word in done.stderr
-
-
-def builds(cache: Path) -> list[Path]:
-    """What was unpacked into a cache."""
-    return [entry for entry in cache.iterdir() if entry.name != ".lock"]
 
 
 class TestStart:
@@ -218,85 +156,6 @@ def old_python() -> str | None:
     return None
 
 
-class TestCache:
-    """No place to unpack to is an error; one that does not do is passed over."""
-
-    def test_chosen_directory_that_cannot_be_made(self, pyz: Path) -> None:
-        done = start(pyz, "version", cache=Path("/dev/null/cache"))
-        assert_refused(done, '"/dev/null/cache": not a directory', "NXS_BACKUP_CACHE_DIR")
-
-    def test_build_planted_by_others_is_not_run(self, pyz: Path, cache: Path) -> None:
-        start(pyz, "version", cache=cache)
-        (build,) = builds(cache)
-        cache.chmod(0o777)
-        (build / "pipeline" / "cli" / "main.py").write_text('raise SystemExit("planted")\n')
-        assert_refused(start(pyz, "version", cache=cache), "others can write to it")
-
-    def test_link_is_refused(self, pyz: Path, cache: Path, tmp_path: Path) -> None:
-        cache.symlink_to(tmp_path)
-        assert_refused(start(pyz, "version", cache=cache), f'"{cache}": ')
-
-    def test_next_directory_is_taken_and_no_other(
-        self, pyz: Path, cache: Path, tmp_path: Path
-    ) -> None:
-        spare = tmp_path / "spare"
-        choice = ["/dev/null/x", "/proc/x", str(cache), str(spare)]
-        done = start("-c", WITH_PATCH, pyz, f"_boot.candidates = lambda *_: {choice}", "version")
-        assert done.returncode == 0, done.stderr
-        assert len(builds(cache)) == 1
-        assert not spare.exists()
-
-    def test_full_disk_leaves_nothing(self, pyz: Path, cache: Path) -> None:
-        # A limit on file sizes fails in the same place as a disk that has no room left.
-        limit = (1 << 20, resource.RLIM_INFINITY)
-        done = subprocess.run(
-            [sys.executable, pyz, "version"],
-            env={"NXS_BACKUP_CACHE_DIR": str(cache)},
-            capture_output=True,
-            text=True,
-            check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
-        )
-        assert_refused(done, f'"{cache}": file too large')
-        assert not builds(cache)
-
-    def test_what_a_killed_start_left_is_removed(self, pyz: Path, cache: Path) -> None:
-        left = cache / ".unpacking-abc"
-        left.mkdir(parents=True)
-        cache.chmod(0o700)
-        assert start(pyz, "version", cache=cache).returncode == 0
-        assert not left.exists()
-
-    def test_builds_out_of_use_are_removed(self, pyz: Path, cache: Path) -> None:
-        for name, days in (("old", 31), ("recent", 1)):
-            (cache / name).mkdir(parents=True)
-            (cache / name / ".complete").touch()
-            used = (cache / name / ".complete").stat().st_mtime - days * 86400
-            os.utime(cache / name / ".complete", (used, used))
-        cache.chmod(0o700)
-        start(pyz, "version", cache=cache)
-        assert not (cache / "old").exists()
-        assert (cache / "recent").exists()
-
-    def test_compiled_modules_load_where_nothing_may_be_executed(
-        self, pyz: Path, cache: Path, configuration: Path
-    ) -> None:
-        # Mounting needs privileges; what the kernel would report about a noexec mount is replaced.
-        patch = (
-            "import os; real = os.statvfs\n"
-            "class Noexec:\n"
-            "    def __init__(self, path): self.f_flag = real(path).f_flag | os.ST_NOEXEC\n"
-            "os.statvfs = Noexec\n"
-            "import atexit\n"
-            "atexit.register(lambda: print(open('/proc/self/maps').read()))"
-        )
-        env = {"NXS_BACKUP_CACHE_DIR": str(cache)}
-        done = start("-c", WITH_PATCH, pyz, patch, "check", configuration, env=env)
-        assert done.returncode == 0, done.stderr
-        assert "/memfd:_pydantic_core" in done.stdout
-        assert not [line for line in done.stdout.splitlines() if str(cache) in line]
-
-
 class TestDamage:
     """A damaged download says so, whatever is missing."""
 
@@ -307,6 +166,19 @@ class TestDamage:
         damaged.write_bytes(content[: int(len(content) * share)])
         done = start(damaged, "version", cache=tmp_path / "cache")
         assert_refused(done, f'"{damaged}" is damaged', "download it again")
+
+    def test_archive_without_its_last_bytes(self, pyz: Path, tmp_path: Path) -> None:
+        """Those are where a reader looks for the end of a zip file."""
+        content = pyz.read_bytes()
+        damaged = tmp_path / "damaged.pyz"
+        for missing in range(1, 30):
+            damaged.write_bytes(content[:-missing])
+            done = start(damaged, "version", cache=tmp_path / "cache")
+            if missing <= 18:  # Not even a zip file to Python: it speaks, and not we.
+                words = "SyntaxError: encoding problem: nxs-backup-is-damaged--download-it-again"
+                assert (done.returncode, done.stdout, done.stderr) == (1, "", words + "\n")
+            else:
+                assert_refused(done, f'"{damaged}" is damaged: its end is missing, download it')
 
     @pytest.mark.parametrize("share", [0.1, 0.35, 0.6, 0.95])
     def test_archive_with_wrong_bytes(self, pyz: Path, tmp_path: Path, share: float) -> None:
@@ -326,25 +198,3 @@ class TestDamage:
         done = start("-c", WITH_PATCH, pyz, patch, "version", env=env)
         assert_refused(done, f'"{pyz}" is damaged: the checksum of ')
         assert not builds(cache)
-
-
-@pytest.mark.usefixtures("pyz")  # so that build/ holds the dependencies
-class TestBuild:
-    def test_is_reproducible(self, tmp_path: Path) -> None:
-        """The same sources, with other times and in another place, give the same bytes."""
-        archives = []
-        for name in ("one", "two"):
-            for package in ("pipeline", "schemas", "stages"):
-                shutil.copytree(
-                    ROOT / package, tmp_path / name / package, copy_function=shutil.copy
-                )
-            archives.append(build(tmp_path / f"{name}.pyz", tmp_path / name))
-        assert archives[0] == archives[1]
-
-
-def build(output: Path, source: Path) -> bytes:
-    """Build an archive from a copy of our packages; the dependencies come from build/."""
-    builder = ROOT / "zipapp" / "build.py"
-    command = [sys.executable, builder, "--source", source, "--output", output]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return output.read_bytes()

@@ -7,6 +7,10 @@ import os
 import sys
 
 ARCHIVE = os.path.dirname(os.path.abspath(__file__))
+MARKER = ".complete"
+"""Written last: a build that has it is whole. It holds the id of the boot in which it was written,
+until it has been proved in a later one: after a loss of power, files may be empty.
+"""
 _ENTRY = "pipeline.cli.main"
 _DAY = 86400
 
@@ -18,11 +22,10 @@ def main(build, platforms):
         refuse(f'this archive is for {" and ".join(platforms)}, not for "{here}"')
     name = f"{build}-{here}-cp3{sys.version_info[1]}"
     directories = candidates(os.environ, os.geteuid())
-    root = _find(name, directories)
+    root = _find(name, directories, here)
     if root is None:
-        import _unpack
-
-        root = _unpack.unpack(name, directories, here)
+        root = _unpacking().unpack(name, directories, here)
+        _hold(root)
     _isolate(root)
     os.environ["NXS_BACKUP_PYZ"] = ARCHIVE
     from importlib import import_module
@@ -71,29 +74,40 @@ def candidates(environ, uid):
 
 
 def is_private(path):
-    """Tell whether nobody but us can have put something there: we are going to run it."""
+    """Tell whether nobody but us and root can have put something there: we are going to run it."""
     try:
         status = os.lstat(path)
     except OSError:
         return False
     is_directory = status.st_mode & 0o170000 == 0o040000
-    return is_directory and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+    is_ours = status.st_uid in (0, os.geteuid())
+    return is_directory and is_ours and not status.st_mode & 0o022
 
 
-def _find(name, directories):
+def _find(name, directories, here):
     """The program as unpacked by an earlier start, if there is one."""
     for directory in directories:
         root = os.path.join(directory, name)
-        marker = os.path.join(root, ".complete")
         try:
-            age = _now() - os.stat(marker).st_mtime
+            used = os.stat(os.path.join(root, MARKER)).st_mtime
         except OSError:
             continue
-        if is_private(directory) and is_private(root):
-            if age > _DAY:
-                _touch(marker)
-            return root
+        if not (is_private(directory) and is_private(root)):
+            continue
+        written = _hold(root)
+        is_proved = written in (b"", boot_id())
+        if written is None or not (is_proved or _unpacking().prove(root, here)):
+            continue
+        if _now() - used > _DAY:
+            _unpacking().refresh(root)
+        return root
     return None
+
+
+def _unpacking():
+    import _unpack  # not needed by a usual start
+
+    return _unpack
 
 
 def _now():
@@ -102,12 +116,30 @@ def _now():
     return time()
 
 
-def _touch(marker):
-    """Note that this build is in use; the ones that are not get removed."""
+def boot_id():
+    """What is the same until the machine is started anew; nothing where that cannot be known."""
     try:
-        os.utime(marker)
-    except OSError:  # a read-only image of the cache; nothing is removed there either
-        pass
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _hold(root):
+    """Keep a build from being removed while we run: what its marker holds, None when it is gone."""
+    import fcntl
+
+    try:
+        held = os.open(os.path.join(root, MARKER), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # somebody is removing it
+        return None
+    except OSError:
+        pass  # a file system without locks; nothing is removed there
+    return os.read(held, 100) if os.fstat(held).st_nlink else None
 
 
 def _isolate(root):

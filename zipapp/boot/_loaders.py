@@ -14,6 +14,7 @@ class MemoryFinder:
 
     def __init__(self, root):
         self._root = root
+        self._libraries = set()
 
     def find_spec(self, name, path=None, target=None):  # noqa: ARG002 (the protocol of finders)
         last = name.rpartition(".")[2]
@@ -21,10 +22,33 @@ class MemoryFinder:
             for suffix in machinery.EXTENSION_SUFFIXES:
                 file = os.path.join(directory, last + suffix)
                 if directory.startswith(self._root) and os.path.exists(file):
+                    if directory not in self._libraries:
+                        self._libraries.add(directory)
+                        _load_libraries(directory + ".libs")
                     copy = _copy(file)
                     loader = machinery.ExtensionFileLoader(name, copy)
                     return importlib.util.spec_from_file_location(name, copy, loader=loader)
         return None
+
+
+def _load_libraries(directory):
+    """Load what comes with the modules of a package; they find it by name where it is loaded.
+
+    Each library needs others, so the ones that fail are tried again as long as that helps.
+    """
+    if not os.path.isdir(directory):
+        return
+    import ctypes
+
+    rest = [_copy(os.path.join(directory, name)) for name in sorted(os.listdir(directory))]
+    waiting = []
+    while len(waiting) != len(rest):
+        waiting, rest = rest, []
+        for library in waiting:
+            try:
+                ctypes.CDLL(library)
+            except OSError:
+                rest.append(library)
 
 
 def _copy(file):
