@@ -58,6 +58,13 @@ class Redactor:
         return value
 
 
+def printable(text: str) -> str:
+    """The text with everything escaped that could move a cursor, or pass for another line."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def _forms(secret: str) -> set[str]:
     return {
         secret,

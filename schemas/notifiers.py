@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from schemas.base import Command, Duration, Secret, Spec, Text, hide_secrets
-
-
-def _http_url(value: Secret) -> Secret:
-    if not re.match(r"https?://[^\s/]", value.get_secret_value()):
-        raise ValueError("must be an HTTP URL; such as https://host/path")
-    return value
-
-
-SecretUrl = Annotated[Secret, AfterValidator(_http_url)]
-"""An address that is often a secret in itself."""
+from schemas import templates
+from schemas.base import Command, Secret, Text, hide_secrets, in_schema
+from schemas.telling import (
+    ABOUT_TEXT,
+    ChatNotifierSpec,
+    HttpNotifierSpec,
+    NotifierSpecBase,
+    SecretUrl,
+    check_text,
+)
+from schemas.templates import Template
 
 
 def _bearer(value: Secret | None) -> Secret | None:
@@ -33,74 +32,32 @@ def _mail_address(value: str) -> str:
     return value
 
 
-Address = Annotated[str, AfterValidator(_mail_address)]
+Address = Annotated[str, AfterValidator(_mail_address), in_schema(r"^[^\s@<>,;]+@[^\s@<>,;]+$")]
 """Where mail goes."""
-
-Level = Literal["debug", "info", "warning", "error"]
-
-
-Result = Literal["success", "partial", "locked", "failure"]
-
-
-class NotifierSpecBase(Spec):
-    """What every notifier has."""
-
-    level: Level = Field(
-        "info",
-        description="Say nothing about runs and events below this level (a success is info).",
-    )
-    send: Literal["summary", "events"] = Field(
-        "summary",
-        description="One message a run, which shows how it stands where the service can edit "
-        "messages; or the log events as they come, in batches.",
-    )
-    on: list[Result] = Field(
-        ["success", "partial", "locked", "failure"],
-        min_length=1,
-        description="For `summary`: tell only runs that end so. `locked` is a run that another "
-        "one kept from starting, `failure` is also one that was interrupted.",
-        examples=[["partial", "failure"]],
-    )
-    start: bool = Field(False, description="For `summary`: also tell when a run starts.")
-    timeout: Duration = Field(
-        "30s",
-        validate_default=True,
-        description="Give up on a message after this time, retries included.",
-    )
-
-    @model_validator(mode="after")
-    def _has_a_summary(self) -> NotifierSpecBase:
-        if self.send == "events":
-            for key in ("on", "start"):
-                if key in self.model_fields_set:
-                    raise ValueError(f"{key} has no use with send: events; use level, or remove it")
-        return self
-
-
-class HttpNotifierSpec(NotifierSpecBase):
-    """What every notifier that is called over HTTP has."""
-
-    ca: Text | None = Field(
-        None,
-        description="File with the certificate authorities to trust, instead of the usual ones.",
-    )
 
 
 class WebhookNotifier(HttpNotifierSpec):
     """An HTTP request with a JSON body, to anything that takes one."""
 
     type: Literal["webhook"]
-    url: SecretUrl = Field(description="Where to; often a secret in itself.")
+    url: SecretUrl = Field(
+        description="Where to; often a secret in itself.",
+        examples=["https://ops.example.net/backups"],
+    )
     method: Literal["POST", "PUT", "PATCH", "GET"] = Field(
         "POST", description="HTTP method; GET has no body, and only says that a run has ended."
     )
-    headers: dict[str, Secret] = Field(default_factory=dict, description="HTTP headers to add.")
+    headers: dict[str, Secret] = Field(
+        default_factory=dict,
+        description="HTTP headers to add.",
+        examples=[{"Authorization": "Bearer ${OPS_TOKEN}"}],
+    )
     payload: dict[str, Any] | None = Field(
         None,
-        description="JSON to send instead, with {text}, {project}, {host}, {run}, {outcome} and "
-        "{level} replaced inside its texts; a text that is {report} or {events} alone becomes all "
-        "there is to know. {{ and }} are braces. Text under names such as password, token or key "
-        "is never shown.",
+        description="JSON to send instead, with {text}, {title}, {project}, {host}, {run}, "
+        "{level}, {backups}, {outcome}, {result} and {duration} replaced inside its texts; a text "
+        "that is {report} or {events} alone becomes all there is to know. {{ and }} are braces. "
+        "Text under names such as password, token or key is never shown.",
         examples=[{"message": "{text}", "channel": "#ops"}],
     )
 
@@ -109,10 +66,8 @@ class WebhookNotifier(HttpNotifierSpec):
     def _is_template(cls, payload: dict[str, Any] | None) -> dict[str, Any] | None:
         if payload is None:
             return None
-        for text in _texts(payload):
-            if re.search(r"[{}]", PLACEHOLDER.sub("", text)):
-                known = ", ".join(f"{{{name}}}" for name in _PLACEHOLDERS)
-                raise ValueError(f"has a brace without a known name; known are {known}, {{{{, }}}}")
+        for text in templates.texts(payload):
+            templates.check(text, *templates.DOCUMENTS)
         return hide_secrets(payload)
 
     @model_validator(mode="after")
@@ -122,27 +77,16 @@ class WebhookNotifier(HttpNotifierSpec):
         return self
 
 
-_PLACEHOLDERS = ("text", "project", "host", "run", "outcome", "level", "report", "events")
-PLACEHOLDER = re.compile(r"\{\{|\}\}|\{(" + "|".join(_PLACEHOLDERS) + r")\}")
-"""In a payload: a doubled brace, or the name of a value in braces."""
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for each in value:
-            yield from _texts(each)
-    elif isinstance(value, str):
-        yield value
-
-
-class SlackNotifier(HttpNotifierSpec):
+class SlackNotifier(ChatNotifierSpec):
     """Slack: an incoming webhook, or a bot, whose message shows how the run stands."""
+
+    suggested: ClassVar[tuple[str, ...]] = ("url",)
 
     type: Literal["slack"]
     url: SecretUrl | None = Field(
-        None, description="Address of an incoming webhook; a secret in itself."
+        None,
+        description="Address of an incoming webhook; a secret in itself.",
+        examples=["https://hooks.slack.com/services/T00/B00/x"],
     )
     token: Secret | None = Field(
         None,
@@ -155,6 +99,7 @@ class SlackNotifier(HttpNotifierSpec):
         "https://slack.com/api",
         validate_default=True,
         description="Where the bot calls; https://slack-gov.com/api for GovSlack.",
+        examples=["https://slack-gov.com/api"],
     )
 
     @model_validator(mode="after")
@@ -168,7 +113,7 @@ class SlackNotifier(HttpNotifierSpec):
     _token = field_validator("token")(_bearer)
 
 
-class MattermostNotifier(HttpNotifierSpec):
+class MattermostNotifier(ChatNotifierSpec):
     """Mattermost: an incoming webhook, or a bot, whose message shows how the run stands."""
 
     type: Literal["mattermost"]
@@ -193,27 +138,35 @@ class MattermostNotifier(HttpNotifierSpec):
     _token = field_validator("token")(_bearer)
 
 
-class TeamsNotifier(HttpNotifierSpec):
+class TeamsNotifier(ChatNotifierSpec):
     """Microsoft Teams: a workflow that posts to a channel or chat when a webhook is called."""
 
     type: Literal["teams"]
-    url: SecretUrl = Field(description="Address of the workflow's trigger; a secret in itself.")
+    url: SecretUrl = Field(
+        description="Address of the workflow's trigger; a secret in itself.",
+        examples=["https://prod.example.net/workflows/0"],
+    )
 
 
-class TelegramNotifier(HttpNotifierSpec):
+class TelegramNotifier(ChatNotifierSpec):
     """Telegram: a bot, whose message shows how the run stands."""
 
     type: Literal["telegram"]
-    token: Secret = Field(description="Token of the bot, from @BotFather.")
+    token: Secret = Field(
+        description="Token of the bot, from @BotFather.", examples=["1234567890:x"]
+    )
     chat: Text = Field(
         description="Id of the user, group or channel, or @name of a public channel.",
         examples=["-1001234567890"],
     )
-    thread: int | None = Field(None, ge=1, description="Id of a topic in a group that has them.")
+    thread: int | None = Field(
+        None, ge=1, description="Id of a topic in a group that has them.", examples=[42]
+    )
     api: SecretUrl = Field(
         "https://api.telegram.org",
         validate_default=True,
         description="Where the bot calls: another one for a Bot API server of your own.",
+        examples=["https://telegram.example.net"],
     )
 
     @field_validator("token")
@@ -224,12 +177,17 @@ class TelegramNotifier(HttpNotifierSpec):
         return value
 
 
-class DiscordNotifier(HttpNotifierSpec):
+class DiscordNotifier(ChatNotifierSpec):
     """Discord: the webhook of a channel, whose message shows how the run stands."""
 
     type: Literal["discord"]
-    url: SecretUrl = Field(description="Address of the webhook; a secret in itself.")
-    thread: Text | None = Field(None, description="Id of a thread in the channel.")
+    url: SecretUrl = Field(
+        description="Address of the webhook; a secret in itself.",
+        examples=["https://discord.com/api/webhooks/0/x"],
+    )
+    thread: Text | None = Field(
+        None, description="Id of a thread in the channel.", examples=["1234567890123456789"]
+    )
 
     @field_validator("thread")
     @classmethod
@@ -254,7 +212,7 @@ class HealthchecksNotifier(HttpNotifierSpec):
 
     @model_validator(mode="after")
     def _tells_every_run(self) -> HealthchecksNotifier:
-        for key in ("level", "send", "on"):
+        for key in ("level", "send", "on", "events"):
             if key in self.model_fields_set:
                 raise ValueError(f"{key} has no use here: every run is told; remove it")
         return self
@@ -263,28 +221,34 @@ class HealthchecksNotifier(HttpNotifierSpec):
 class EmailNotifier(NotifierSpecBase):
     """Mail in plain text, over SMTP or through the sendmail of this machine."""
 
+    suggested: ClassVar[tuple[str, ...]] = ("host", "user", "password")
+
     type: Literal["email"]
     sender: Address = Field(description="Who it is from.", examples=["backup@example.net"])
     to: list[Address] = Field(
         min_length=1, description="Who gets it.", examples=[["ops@example.net"]]
     )
-    host: Text | None = Field(None, description="Name or address of the SMTP server.")
+    host: Text | None = Field(
+        None, description="Name or address of the SMTP server.", examples=["smtp.example.net"]
+    )
     port: int | None = Field(
         None,
         ge=1,
         le=65535,
         description="TCP port of the server; default: 587, 465 or 25, by `security`.",
+        examples=[587],
     )
     security: Literal["starttls", "tls", "off"] = Field(
         "starttls",
         description="`starttls` insists on encryption after the greeting, `tls` encrypts from the "
         "start, `off` never does.",
     )
-    user: Text | None = Field(None, description="User at the SMTP server.")
+    user: Text | None = Field(None, description="User at the SMTP server.", examples=["backup"])
     password: Secret | None = Field(None, description="Password of the user.")
     ca: Text | None = Field(
         None,
         description="File with the certificate authorities to trust, instead of the usual ones.",
+        examples=["/etc/nxs-backup/ca.pem"],
     )
     sendmail: Command | None = Field(
         None,
@@ -292,9 +256,23 @@ class EmailNotifier(NotifierSpecBase):
         "-i are added.",
         examples=[["/usr/sbin/sendmail"]],
     )
+    subject: Template | None = Field(
+        None,
+        min_length=1,
+        description="Subject, instead of the first line of the usual text; as in `text`.",
+        examples=["{host}: {result}"],
+    )
+    text: Template | None = Field(
+        None,
+        min_length=1,
+        description=ABOUT_TEXT.strip(),
+        examples=["{result} on {host}\n\n{text}"],
+    )
 
     @model_validator(mode="after")
     def _keys_fit(self) -> EmailNotifier:
+        for text in (self.subject, self.text):
+            check_text(text, self.send)
         if (self.host is None) == (self.sendmail is None):
             raise ValueError("needs either host or sendmail; set one of them")
         if (self.user is None) != (self.password is None):
@@ -323,6 +301,24 @@ class AppriseNotifier(NotifierSpecBase):
         description="Addresses of services, as Apprise has them; secrets in themselves.",
         examples=[["ntfys://ntfy.example.net/backups"]],
     )
+    title: Template | None = Field(
+        None,
+        min_length=1,
+        description="Title, instead of the first line of the usual text; as in `text`.",
+        examples=["{project} on {host}: {result}"],
+    )
+    text: Template | None = Field(
+        None,
+        min_length=1,
+        description=ABOUT_TEXT.strip(),
+        examples=["{result} on {host}\n\n{text}"],
+    )
+
+    @model_validator(mode="after")
+    def _text_fits(self) -> AppriseNotifier:
+        for text in (self.title, self.text):
+            check_text(text, self.send)
+        return self
 
 
 NotifierSpec = Annotated[

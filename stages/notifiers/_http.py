@@ -9,19 +9,22 @@ from __future__ import annotations
 import json
 import logging
 import re
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
+from urllib.request import getproxies
 
 import anyio
 import anyio.to_thread
 import httpx
 
 from pipeline.errors import NotifierError
-from schemas.notifiers import HttpNotifierSpec
+from pipeline.segment import run_in_thread
 from stages.notifiers._delivery import DISTRUST, Failure, deliver, is_distrust, trusting
 
 for _name in ("httpx", "httpcore"):
@@ -29,6 +32,8 @@ for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 _CONNECT_TIMEOUT = 10.0
+_NOBODY_BEHIND = (502, 503, 504)
+"""How a gateway says that the server itself does not answer."""
 _LONGEST_ANSWER = 64 << 10
 """What is read of an answer at most, in bytes."""
 
@@ -58,19 +63,35 @@ def by_status(answer: Answer) -> Failure | None:
     return Failure(f"answered {code}", hint)
 
 
+class HttpSettings(Protocol):
+    """What an `Http` needs to know; every `HttpNotifierSpec` is one."""
+
+    @property
+    def timeout(self) -> float: ...
+
+    @property
+    def ca(self) -> str | None: ...
+
+
 class Http:
     """Sends requests to one service.
 
     Args:
         judge: decides what an answer means.
         reads: whether the JSON of an answer matters; otherwise its body is not even read.
+        trust: makes what connections are encrypted with, where `ca` alone does not say it.
     """
 
     def __init__(
-        self, spec: HttpNotifierSpec, judge: Judge = by_status, reads: bool = False
+        self,
+        spec: HttpSettings,
+        judge: Judge = by_status,
+        reads: bool = False,
+        trust: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self._timeout, self._ca = spec.timeout, spec.ca
         self._judge, self._reads = judge, reads
+        self._trusted = trust or self._trusting_ca
         self._context: ssl.SSLContext | None = None
 
     async def send(
@@ -98,19 +119,44 @@ class Http:
         answers: list[Answer] = []
 
         async def attempt() -> Failure | None:
-            # Certificate stores are large: reading one would hold up the event loop.
-            if self._context is None:
-                self._context = await anyio.to_thread.run_sync(self._trusted)
-            timeout = httpx.Timeout(None, connect=_CONNECT_TIMEOUT)
-            async with httpx.AsyncClient(verify=self._context, timeout=timeout) as client:
-                try:
-                    answers.append(await self._ask(client, request))
-                except httpx.HTTPError as error:
-                    return _failure_of_error(error)
-            return self._judge(answers[-1])
+            answer = await self._call(request)
+            if isinstance(answer, Failure):
+                return answer
+            answers.append(answer)
+            return self._judge(answer)
 
         await deliver(request.url.host, attempt, self._timeout)
         return answers[-1].document
+
+    async def reach(self, address: str) -> None:
+        """See whether the server of an address answers anything at all.
+
+        It is asked for its root: the path may be a secret, and means to tell someone.
+
+        Raises:
+            NotifierError: it does not.
+        """
+        request = _request("HEAD", _Address(address, "", {}), None, {})
+        url = request.url
+        request.url = httpx.URL(scheme=url.scheme, host=url.host, port=url.port, path="/")
+        answer = await self._call(request)
+        if isinstance(answer, Answer) and answer.status in _NOBODY_BEHIND:
+            answer = Failure(f"answered {answer.status}")
+        if isinstance(answer, Failure):
+            raise NotifierError(f'"{url.host}" {answer.what}', answer.hint)
+
+    async def _call(self, request: httpx.Request) -> Answer | Failure:
+        # Certificate stores are large: reading one would hold up the event loop.
+        if self._context is None:
+            self._context = await anyio.to_thread.run_sync(self._trusted)
+        if not await _has_address(request.url):
+            return Failure("cannot be reached", may_pass=True)
+        timeout = httpx.Timeout(None, connect=_CONNECT_TIMEOUT)
+        async with httpx.AsyncClient(verify=self._context, timeout=timeout) as client:
+            try:
+                return await self._ask(client, request)
+            except httpx.HTTPError as error:
+                return _failure_of_error(error)
 
     async def _ask(self, client: httpx.AsyncClient, request: httpx.Request) -> Answer:
         response = await client.send(request, stream=True, follow_redirects=False)
@@ -122,8 +168,24 @@ class Http:
             await response.aclose()
         return Answer(response.status_code, response.headers, _document(body))
 
-    def _trusted(self) -> ssl.SSLContext:
+    def _trusting_ca(self) -> ssl.SSLContext:
         return httpx.create_ssl_context() if self._ca is None else trusting(self._ca)
+
+
+async def _has_address(url: httpx.URL) -> bool:
+    """Look the name of a host up in a thread that can be left behind.
+
+    The event loop would wait for its own, at the end of the process too, and a name server that is
+    dead takes very long. With a proxy, it is the proxy that knows.
+    """
+    if getproxies().keys() - {"no"}:
+        return True
+    port = url.port or (443 if url.scheme == "https" else 80)
+    look = partial(socket.getaddrinfo, url.host, port, type=socket.SOCK_STREAM)
+    try:
+        return bool(await run_in_thread("resolve", look, grace=0))
+    except (OSError, UnicodeError):
+        return False
 
 
 @dataclass(frozen=True, repr=False)

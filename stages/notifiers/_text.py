@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from pipeline.events import Event
+from pipeline.events import LEVELS, Event, EventsOmitted, RunStarted
 from pipeline.report import BackupReport, RunReport, format_size
 
 Size = Callable[[str], int]
@@ -15,10 +15,38 @@ MOST_PIECES = 5
 """More messages than these at once are not calm; the last one says what is left out."""
 _RESERVE = 40
 """Room for that."""
+_LONGEST_LINE = 1500
+"""Of an event: one that says more would crowd out the others."""
+
+
+def worst_level(events: Sequence[Event]) -> str:
+    """The highest level of a batch."""
+    return max((event.severity for event in events), key=LEVELS.index)
+
+
+def events_title(events: Sequence[Event], about: RunStarted | None) -> str:
+    """`[warning] shop on web-1: 214 events`; of one event, its name."""
+    number = sum(one.number if isinstance(one, EventsOmitted) else 1 for one in events)
+    what = events[0].name if len(events) == 1 else f"{number:,} events"
+    where = f"{about.project} on {about.host}: " if about is not None else ""
+    return f"[{worst_level(events)}] {where}{what}"
+
+
+def events_text(events: Sequence[Event], about: RunStarted | None) -> str:
+    """A line for each, below a title that counts all of them."""
+    return "\n".join([events_title(events, about), *map(event_line, events)])
 
 
 def event_line(event: Event) -> str:
     """`warning: items skipped backup=etc number=1`."""
+    if isinstance(event, EventsOmitted):
+        of = f" backup={event.backup}" if event.backup else ""
+        return f"{event.severity}: {event.number:,} more: {event.event} ({event.reason}){of}"
+    line = _full_line(event)
+    return line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + " ..."
+
+
+def _full_line(event: Event) -> str:
     fields = " ".join(f"{name}={value}" for name, value in _plain_fields(event).items())
     return f"{event.severity}: {event.name} {fields}"
 

@@ -21,26 +21,31 @@ class Discord(Chat):
     limit = 1980  # of 2,000 characters, less the fence around them
 
     def __init__(self, spec: DiscordNotifier) -> None:
-        super().__init__()
+        super().__init__(spec.text)
         self.size = utf16_units
         self._url = spec.url.get_secret_value()
         self._query = {} if spec.thread is None else {"thread_id": spec.thread}
         self._http = Http(spec, _judge, reads=True)
 
-    async def post(self, text: str, below: str | None) -> str | None:
+    async def reach(self) -> None:
+        await self._http.reach(self._url)
+
+    async def post(self, text: str, below: str | None, markup: bool = False) -> str | None:
         # Without `wait` the answer says nothing, not even whether there is a message.
         query = {"wait": "true", **self._query}
-        answer = await self._http.send(self._url, _body(text), query=query)
+        answer = await self._http.send(self._url, _body(text, markup), query=query)
         return str(answer["id"])
 
-    async def edit(self, message: str, text: str) -> None:
+    async def edit(self, message: str, text: str, markup: bool = False) -> None:
         tail = f"/messages/{message}"
-        body = _body(text)
+        body = _body(text, markup)
         await self._http.send(self._url, body, method="PATCH", tail=tail, query=self._query)
 
 
-def _body(text: str) -> dict[str, object]:
-    return {"content": fenced(text), "allowed_mentions": {"parse": []}}
+def _body(text: str, markup: bool) -> dict[str, object]:
+    """Only a template may call people: in its values nobody is named."""
+    called = ["everyone", "roles", "users"] if markup else []
+    return {"content": text if markup else fenced(text), "allowed_mentions": {"parse": called}}
 
 
 def _judge(answer: Answer) -> Failure | None:

@@ -7,23 +7,24 @@ import smtplib
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, localtime, make_msgid
 
 from pipeline.errors import NotifierError
-from pipeline.events import LEVELS, Event
+from pipeline.events import Event
 from pipeline.report import RunReport
 from pipeline.segment import run_in_thread
 from pipeline.stage import Notifier
 from schemas.notifiers import EmailNotifier
+from schemas.templates import fill
 from stages.notifiers._delivery import DISTRUST, Failure, deliver, is_distrust, trusting
-from stages.notifiers._text import event_line
+from stages.notifiers._template import of_events, of_report
 
-_GRACE = 1.0
-"""Seconds that a connection gets to end after it was cut."""
+_GRACE = 0.1
+"""Seconds that a connection gets to end after it was cut; one that is not made yet cannot be."""
 _SHORTEST = 1.0
 _EX_TEMPFAIL = 75
 """Exit status of a sendmail that cannot take a message now; see sysexits.h."""
@@ -35,15 +36,24 @@ class Email(Notifier):
     def __init__(self, spec: EmailNotifier) -> None:
         self._spec = spec
 
+    async def reach(self) -> None:
+        """Waits for the greeting of the server. A program of this machine is taken to be there."""
+        if self._spec.sendmail is not None:
+            return
+        greeting = _Greeting(self._spec)
+        failure = await run_in_thread("email", greeting.hear, greeting.stop, grace=_GRACE)
+        if failure is not None:
+            raise NotifierError(f'"{self._spec.host}" {failure.what}', failure.hint)
+
     async def send(self, report: RunReport) -> None:
-        text = report.summary()
-        await self._mail(text.partition("\n")[0], text)
+        await self._tell(of_report(report))
 
     async def send_events(self, events: Sequence[Event]) -> None:
-        worst = max(events, key=lambda event: LEVELS.index(event.severity))
-        more = f" and {len(events) - 1} more" if len(events) > 1 else ""
-        subject = f"[{worst.severity}] {worst.name}{more}"
-        await self._mail(subject, "\n".join(map(event_line, events)))
+        await self._tell(of_events(events, self.about))
+
+    async def _tell(self, values: Mapping[str, str]) -> None:
+        subject, text = self._spec.subject or "{title}", self._spec.text or "{text}"
+        await self._mail(fill(subject, values), fill(text, values))
 
     async def _mail(self, subject: str, text: str) -> None:
         spec, message = self._spec, self._message(subject, text)
@@ -73,11 +83,11 @@ class Email(Notifier):
         return message
 
 
-class _Smtp:
-    """One attempt over SMTP."""
+class _Conversation:
+    """A connection over SMTP, as far as its greeting."""
 
-    def __init__(self, spec: EmailNotifier, message: EmailMessage) -> None:
-        self._spec, self._mail = spec, message
+    def __init__(self, spec: EmailNotifier) -> None:
+        self._spec = spec
         self._connection: smtplib.SMTP | None = None
 
     def stop(self) -> None:
@@ -86,6 +96,52 @@ class _Smtp:
         if sock is not None:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+    def _connect(self) -> smtplib.SMTP:
+        spec = self._spec
+        host, name = spec.host or "", socket.gethostname()
+        timeout = max(_SHORTEST, spec.timeout)
+        # It looks up its own name otherwise, which can hang.
+        local = name if re.fullmatch(r"[A-Za-z0-9.-]+", name) else "localhost"
+        if spec.security == "tls":
+            smtp: smtplib.SMTP
+            smtp = smtplib.SMTP_SSL(local_hostname=local, timeout=timeout, context=self._context())
+        else:
+            smtp = smtplib.SMTP(local_hostname=local, timeout=timeout)
+        self._connection = smtp
+        smtp._host = host  # type: ignore[attr-defined]  # for TLS; only its constructor sets it
+        code, _ = smtp.connect(host, spec.port or _PORTS[spec.security])
+        if code != 220:
+            raise smtplib.SMTPConnectError(code, "")
+        return smtp
+
+    def _context(self) -> ssl.SSLContext:
+        return ssl.create_default_context() if self._spec.ca is None else trusting(self._spec.ca)
+
+
+class _Greeting(_Conversation):
+    """Sees whether the server is there."""
+
+    def hear(self) -> Failure | None:
+        """Connect, and hang up politely."""
+        try:
+            self._connect().quit()
+        except smtplib.SMTPException:
+            return Failure("hung up, or its answer is not SMTP")
+        except OSError as error:
+            return _failure_of_error(error)
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+        return None
+
+
+class _Smtp(_Conversation):
+    """One attempt over SMTP."""
+
+    def __init__(self, spec: EmailNotifier, message: EmailMessage) -> None:
+        super().__init__(spec)
+        self._mail = message
 
     def carry(self) -> Failure | None:
         """Deliver, and say why not; texts of the server are not repeated."""
@@ -115,21 +171,7 @@ class _Smtp:
         return None
 
     def _converse(self) -> dict[str, tuple[int, bytes]]:
-        spec = self._spec
-        host, name = spec.host or "", socket.gethostname()
-        timeout = max(_SHORTEST, spec.timeout)
-        # It looks up its own name otherwise, which can hang.
-        local = name if re.fullmatch(r"[A-Za-z0-9.-]+", name) else "localhost"
-        if spec.security == "tls":
-            smtp: smtplib.SMTP
-            smtp = smtplib.SMTP_SSL(local_hostname=local, timeout=timeout, context=self._context())
-        else:
-            smtp = smtplib.SMTP(local_hostname=local, timeout=timeout)
-        self._connection = smtp
-        smtp._host = host  # type: ignore[attr-defined]  # for TLS; only its constructor sets it
-        code, _ = smtp.connect(host, spec.port or _PORTS[spec.security])
-        if code != 220:
-            raise smtplib.SMTPConnectError(code, "")
+        spec, smtp = self._spec, self._connect()
         if spec.security == "starttls":
             smtp.starttls(context=self._context())
         if spec.user is not None:
@@ -138,9 +180,6 @@ class _Smtp:
         with suppress(smtplib.SMTPException, OSError):
             smtp.quit()  # the message is theirs already
         return refused
-
-    def _context(self) -> ssl.SSLContext:
-        return ssl.create_default_context() if self._spec.ca is None else trusting(self._spec.ca)
 
 
 _PORTS = {"starttls": 587, "tls": 465, "off": 25}

@@ -31,6 +31,9 @@ class Healthchecks(Notifier):
             Outcome.LOCKED: "/log",  # the run that holds the lock will tell its own end
         }
 
+    async def reach(self) -> None:
+        await self._http.reach(self._url)
+
     async def announce(self, run: RunStarted) -> None:
         await self._ping("/start", event_line(run), run.run)
 

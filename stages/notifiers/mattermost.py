@@ -20,23 +20,27 @@ class Mattermost(Chat):
     limit = 16_000  # the server takes 16,383 characters
 
     def __init__(self, spec: MattermostNotifier) -> None:
-        super().__init__()
+        super().__init__(spec.text)
         self._spec = spec
         self.edits = self.threads = spec.token is not None
         self._http = Http(spec, _judge, reads=True) if self.edits else Http(spec)
 
-    async def post(self, text: str, below: str | None) -> str | None:
+    async def reach(self) -> None:
+        await self._http.reach(self._spec.url.get_secret_value())
+
+    async def post(self, text: str, below: str | None, markup: bool = False) -> str | None:
+        shown = _shown(text, markup)
         if self._spec.token is None:
-            await self._http.send(self._spec.url.get_secret_value(), {"text": fenced(text, "text")})
+            await self._http.send(self._spec.url.get_secret_value(), {"text": shown})
             return None
-        body = {"channel_id": self._spec.channel, "message": fenced(text, "text")}
+        body = {"channel_id": self._spec.channel, "message": shown}
         if below is not None:
             body["root_id"] = below
         answer = await self._call("POST", "", body)
         return str(answer["id"])
 
-    async def edit(self, message: str, text: str) -> None:
-        await self._call("PUT", f"/{message}/patch", {"message": fenced(text, "text")})
+    async def edit(self, message: str, text: str, markup: bool = False) -> None:
+        await self._call("PUT", f"/{message}/patch", {"message": _shown(text, markup)})
 
     async def _call(self, method: str, tail: str, body: dict[str, Any]) -> dict[str, Any]:
         assert self._spec.token is not None
@@ -45,6 +49,10 @@ class Mattermost(Chat):
         answer: dict[str, Any]
         answer = await self._http.send(address, body, method=method, tail=path, headers=headers)
         return answer
+
+
+def _shown(text: str, markup: bool) -> str:
+    return text if markup else fenced(text, "text")
 
 
 def _judge(answer: Answer) -> Failure | None:

@@ -42,15 +42,18 @@ class Slack(Chat):
     limit = 3900
 
     def __init__(self, spec: SlackNotifier) -> None:
-        super().__init__()
+        super().__init__(spec.text)
         self._spec = spec
         self.edits = self.threads = spec.token is not None
         self._http = Http(spec, _judge, reads=True) if self.edits else Http(spec)
         self.size = lambda text: len(_escaped(text))
         self._channel = spec.channel or ""
 
-    async def post(self, text: str, below: str | None) -> str | None:
-        body: dict[str, Any] = {"text": fenced(_escaped(text))}
+    async def reach(self) -> None:
+        await self._http.reach((self._spec.url or self._spec.api).get_secret_value())
+
+    async def post(self, text: str, below: str | None, markup: bool = False) -> str | None:
+        body: dict[str, Any] = {"text": _shown(text, markup)}
         if self._spec.url is not None:
             await self._http.send(self._spec.url.get_secret_value(), body)
             return None
@@ -62,9 +65,12 @@ class Slack(Chat):
         self._channel = str(answer.get("channel") or self._channel)
         return str(answer["ts"])
 
-    async def edit(self, message: str, text: str) -> None:
-        body = {"channel": self._channel, "ts": message, "text": fenced(_escaped(text))}
+    async def edit(self, message: str, text: str, markup: bool = False) -> None:
+        body = {"channel": self._channel, "ts": message, "text": _shown(text, markup)}
         await self._call("chat.update", body)
+
+    def harmless(self, value: str) -> str:
+        return _escaped(value).replace("```", "'''")
 
     async def _call(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         assert self._spec.token is not None
@@ -92,6 +98,10 @@ def _judge(answer: Answer) -> Failure | None:
     if error in _MAY_PASS:
         return Failure(f"refused it: {error}", may_pass=True)
     return Failure(f"refused it: {error}" if error in _HINTS else "refused it", _HINTS.get(error))
+
+
+def _shown(text: str, markup: bool) -> str:
+    return text if markup else fenced(_escaped(text))
 
 
 def _escaped(text: str) -> str:

@@ -22,12 +22,18 @@ class Teams(Chat):
     limit = 26_000  # Teams takes 28 KiB a message, with everything around the text
 
     def __init__(self, spec: TeamsNotifier) -> None:
-        super().__init__()
+        super().__init__(spec.text)
         self._url = spec.url.get_secret_value()
         self._http = Http(spec)
         self.size = lambda text: len(to_json(text)) + _BLOCK
 
-    async def post(self, text: str, below: str | None) -> str | None:
+    async def reach(self) -> None:
+        await self._http.reach(self._url)
+
+    def harmless(self, value: str) -> str:
+        return value  # there is no markup in a card's runs of text
+
+    async def post(self, text: str, below: str | None, markup: bool = False) -> str | None:
         first, *rest = text.split("\n")
         card = {
             "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",

@@ -33,30 +33,37 @@ class Telegram(Chat):
     limit = 4096
 
     def __init__(self, spec: TelegramNotifier) -> None:
-        super().__init__()
+        super().__init__(spec.text)
         self.size = utf16_units
         self._base = f"{spec.api.get_secret_value().rstrip('/')}/bot{spec.token.get_secret_value()}"
         self._chat: dict[str, Any] = {"chat_id": spec.chat}
         self._place = self._chat | ({"message_thread_id": spec.thread} if spec.thread else {})
         self._http = Http(spec, _judge, reads=True)
 
-    async def post(self, text: str, below: str | None) -> str | None:
-        body = self._place | _formatted(text)
+    async def reach(self) -> None:
+        await self._http.reach(self._base)
+
+    async def post(self, text: str, below: str | None, markup: bool = False) -> str | None:
+        body = self._place | _formatted(text, markup)
         if below is not None:
             reply = {"message_id": int(below), "allow_sending_without_reply": True}
             body["reply_parameters"] = reply
         answer = await self._http.send(self._base, body, tail="/sendMessage")
         return str(answer["result"]["message_id"])
 
-    async def edit(self, message: str, text: str) -> None:
-        body = self._chat | {"message_id": int(message)} | _formatted(text)
+    async def edit(self, message: str, text: str, markup: bool = False) -> None:
+        body = self._chat | {"message_id": int(message)} | _formatted(text, markup)
         await self._http.send(self._base, body, tail="/editMessageText")
 
 
-def _formatted(text: str) -> dict[str, Any]:
-    """Preformatted, by an entity instead of markup: nothing needs to be escaped."""
+def _formatted(text: str, markup: bool) -> dict[str, Any]:
+    """Preformatted, by an entity instead of markup: nothing needs to be escaped.
+
+    In a text without entities Telegram finds names of users by itself.
+    """
     whole = {"type": "pre", "offset": 0, "length": utf16_units(text)}
-    return {"text": text, "entities": [whole], "link_preview_options": {"is_disabled": True}}
+    style = {} if markup else {"entities": [whole]}
+    return {"text": text, **style, "link_preview_options": {"is_disabled": True}}
 
 
 def _judge(answer: Answer) -> Failure | None:

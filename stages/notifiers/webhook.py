@@ -7,12 +7,14 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from pipeline.events import LEVELS, Event
+from pipeline.events import Event
 from pipeline.report import RunReport
 from pipeline.stage import Notifier
-from schemas.notifiers import PLACEHOLDER, WebhookNotifier
+from schemas.notifiers import WebhookNotifier
+from schemas.templates import DOCUMENTS, PLACEHOLDER, fill
 from stages.notifiers._http import Http
-from stages.notifiers._text import event_document, event_line
+from stages.notifiers._template import of_events, of_report
+from stages.notifiers._text import event_document
 
 
 class Webhook(Notifier):
@@ -25,18 +27,17 @@ class Webhook(Notifier):
         self._spec = spec
         self._http = Http(spec)
 
+    async def reach(self) -> None:
+        await self._http.reach(self._spec.url.get_secret_value())
+
     async def send(self, report: RunReport) -> None:
-        document = report.to_dict()
-        values = {name: document[name] for name in ("project", "host", "run", "outcome")}
-        body = {"text": report.summary(), "report": document}
-        await self._tell(body, {**values, "level": report.level, "events": []})
+        values, document = of_report(report), report.to_dict()
+        await self._tell({"text": values["text"], "report": document}, {**values, "events": []})
 
     async def send_events(self, events: Sequence[Event]) -> None:
-        text = "\n".join(map(event_line, events))
-        level = max((event.severity for event in events), key=LEVELS.index)
-        body = {"text": text, "events": [event_document(event) for event in events]}
-        values = dict.fromkeys(("project", "host", "run", "outcome"), "")
-        await self._tell(body, {**values, "level": level, "report": None})
+        values = of_events(events, self.about)
+        documents = [event_document(event) for event in events]
+        await self._tell({"text": values["text"], "events": documents}, {**values, "report": None})
 
     async def _tell(self, body: dict[str, Any], more: Mapping[str, Any]) -> None:
         content: Any = body
@@ -60,11 +61,9 @@ def _filled(template: Any, values: Mapping[str, Any]) -> Any:
     if not isinstance(template, str):
         return template
     alone = PLACEHOLDER.fullmatch(template)
-    if alone is not None and alone[1]:
+    if alone is not None and alone[1] in DOCUMENTS:
         return values[alone[1]]
-    return PLACEHOLDER.sub(
-        lambda found: str(values[found[1]]) if found[1] else found[0][0], template
-    )
+    return fill(template, values)
 
 
 COMPONENT = Webhook

@@ -56,8 +56,8 @@ async def test_events_are_lines_and_the_worst_is_the_subject() -> None:
     with Mailbox() as box:
         await email(box.port).send_events(some_events())
         (mail,) = box.received
-    assert mail["Subject"] == "[warning] items skipped and 2 more"
-    assert mail.get_content().startswith("info: artifact committed")
+    assert mail["Subject"] == "[warning] 3 events"
+    assert mail.get_content().splitlines()[1].startswith("info: artifact committed")
 
 
 async def test_a_refusal_for_now_is_tried_again_with_the_same_id() -> None:

@@ -151,7 +151,9 @@ class TestWebhook:
             await webhook(sink.url(PATH)).send_events(some_events())
             (request,) = sink.received
         body = json.loads(request.body)
-        assert body["text"].splitlines()[0] == (
+        title, first, *_ = body["text"].splitlines()
+        assert title == "[warning] 3 events"
+        assert first == (
             "info: artifact committed backup=etc artifact=etc storage=nas "
             "object=etc/etc/etc_x.tar size=900"
         )

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +49,8 @@ class HttpSink:
 
     def __init__(self, *answers: Answer, certificate: Path | None = None) -> None:
         self.received: list[Received] = []
+        self.asked: list[Received] = []
+        """Questions of notifiers whether anyone is there: no messages, and no answer is used up."""
         self.stopping = threading.Event()
         self._answers = deque(answers or [Answer()])
         self._arrival = threading.Condition()
@@ -93,6 +95,15 @@ class HttpSink:
             self._arrival.notify_all()
             return self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
 
+    def look(self, request: Received) -> Answer:
+        """Keep a question, and give out the answer that a message would get, if it is none of HTTP;
+        otherwise there is nothing to be found.
+        """
+        with self._arrival:
+            self.asked.append(request)
+            answer = self._answers[0]
+        return replace(answer, status=404, body=b"") if answer.manner == "http" else answer
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = False  # so that closing waits for them, and no connection outlives a test
@@ -133,7 +144,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Serve any method."""
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        answer = self.server.sink.take(Received(self.command, self.path, headers, body))
+        request, sink = Received(self.command, self.path, headers, body), self.server.sink
+        asks = (self.command, self.path, headers.get("user-agent")) == ("HEAD", "/", "nxs-backup")
+        answer = sink.look(request) if asks else sink.take(request)
         self.server.sink.stopping.wait(answer.delay)
         self.close_connection = True
         if answer.manner == "hang":

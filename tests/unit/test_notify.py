@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import pytest
@@ -14,12 +14,22 @@ import pytest
 from pipeline import notify, registry
 from pipeline.backlog import TOLD
 from pipeline.errors import NotifierError
-from pipeline.events import BackupFailed, Event, EventBus, EventsOmitted, SourceWarned
+from pipeline.events import (
+    BackupFailed,
+    BackupFinished,
+    BackupStarted,
+    Event,
+    EventBus,
+    EventsOmitted,
+    RunStarted,
+    SourceWarned,
+)
 from pipeline.report import BackupReport, Outcome, RunReport
 from pipeline.runner import Runner
 from pipeline.stage import Notifier
 from schemas.load import load
 from schemas.notifiers import TeamsNotifier
+from schemas.telling import EventName
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +39,12 @@ host: web
 storages:
   nas: {{type: memory, path: notify-test}}
 notifiers:
-  ops: {{type: webhook, url: "http://127.0.0.1:9/", level: {level}, send: {send}, timeout: 300ms}}
+  ops:
+    type: webhook
+    url: "http://127.0.0.1:9/"
+    level: {level}
+    send: {send}
+    timeout: {timeout}
 backups:
   db:
     source: {{type: command, command: [{program}]}}
@@ -44,11 +59,17 @@ backups:
 class Recorder(Notifier):
     """Keeps what it is told; may fail or hang."""
 
-    def __init__(self, fail: Exception | None = None, hang: bool = False) -> None:
-        self.fail, self.hang = fail, hang
+    def __init__(
+        self, fail: Exception | None = None, hang: bool = False, gone: bool = False
+    ) -> None:
+        self.fail, self.hang, self.gone = fail, hang, gone
         self.reports: list[RunReport] = []
         self.events: list[str] = []
         self.batches: list[list[Event]] = []
+
+    async def reach(self) -> None:
+        if self.gone:
+            raise NotifierError("nobody there")
 
     async def send(self, report: RunReport) -> None:
         await self._misbehave()
@@ -67,12 +88,17 @@ class Recorder(Notifier):
 
 
 async def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorder: Recorder, **values: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recorder: Recorder,
+    make: Callable[[object], Notifier] | None = None,
+    **values: str,
 ) -> RunReport:
-    values = {"level": "info", "send": "summary", "program": "echo, hi", **values}
+    usual = {"level": "info", "send": "summary", "program": "echo, hi", "timeout": "300ms"}
+    values = {**usual, **values}
     path = tmp_path / "pipeline.yaml"
     path.write_text(CONFIGURATION.format(**values))
-    monkeypatch.setattr(registry, "make_notifier", lambda _: recorder)
+    monkeypatch.setattr(registry, "make_notifier", make or (lambda _: recorder))
     with anyio.fail_after(20):
         return await Runner(load(path, {}).pipeline, EventBus()).run()
 
@@ -127,9 +153,13 @@ async def test_a_notifier_that_misbehaves_changes_nothing_but_is_reported(
     assert time.monotonic() - started < 15
 
 
-def feed_of(recorder: Notifier, **fields: Any) -> notify.Feed:
+def spec_of(**fields: Any) -> TeamsNotifier:
     values = {"type": "teams", "url": "http://h/", "timeout": "1s", **fields}
-    feed = notify.Feed("ops", TeamsNotifier.model_validate(values), ["db"])
+    return TeamsNotifier.model_validate(values)
+
+
+def feed_of(recorder: Notifier, **fields: Any) -> notify.Feed:
+    feed = notify.Feed("ops", spec_of(**fields), ["db"])
     feed._notifier = recorder
     return feed
 
@@ -173,6 +203,82 @@ async def test_events_that_are_not_told_are_counted() -> None:
     for _ in range(7):
         feed.take(SourceWarned("db", "crm", "again"))
     assert await feed.finish(finished()) == ["ops: no", "ops: 7 events not told"]
+
+
+async def test_one_that_cannot_be_made_is_reported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> Notifier:
+        raise NotifierError("no such library")
+
+    report = await run(tmp_path, monkeypatch, Recorder(), make=refuse)
+    assert report.notifications == ["ops: no such library"]
+
+
+async def test_only_events_that_were_asked_for_are_told() -> None:
+    recorder = Recorder()
+    feed = feed_of(recorder, send="events", events=["backup failed", "backup finished"])
+    feed.take(SourceWarned("db", "crm", "no"))
+    feed.take(BackupStarted("db"))
+    feed.take(BackupFailed("db", "yes"))
+    feed.take(BackupFailed("other", "no"))
+    feed.take(BackupFinished("db", "failed", 1.0))
+    await feed.finish(finished())
+    assert recorder.events == ["backup failed", "backup finished"]
+
+
+async def test_events_with_an_outcome_are_told_when_that_was_asked_for() -> None:
+    recorder = Recorder()
+    feed = feed_of(recorder, send="events", on=["failure"])
+    for outcome in ("ok", "partial", "locked", "failed", "interrupted"):
+        feed.take(BackupFinished("db", outcome, 1.0))
+    await feed.finish(finished())
+    told = [event.outcome for event in recorder.batches[0] if isinstance(event, BackupFinished)]
+    assert told == ["failed", "interrupted"]
+
+
+async def test_events_say_of_which_run_they_are() -> None:
+    recorder = Recorder()
+    feed = feed_of(recorder, send="events", level="warning")
+    feed.take(RunStarted("1", "shop", "web", ("db", "other")))
+    feed.take(BackupFailed("db", "no"))
+    await feed.finish(finished())
+    assert recorder.about == RunStarted("1", "shop", "web", ("db",))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "told"),
+    [
+        (["*"], ["crm-db", "crm-files", "etc"]),
+        (["crm-*"], ["crm-db", "crm-files"]),
+        (["etc", "crm-d?"], ["crm-db", "etc"]),
+        (["CRM-DB"], []),
+    ],
+)
+async def test_only_backups_that_match_are_told(patterns: list[str], told: list[str]) -> None:
+    specs = {"ops": spec_of(backups=patterns)}
+    feeds = notify.make_feeds(specs, [(name, ["ops"]) for name in ("crm-db", "crm-files", "etc")])
+    assert sorted(name for feed in feeds for name in feed._backups) == told
+
+
+async def test_a_recovery_is_a_result_of_its_own() -> None:
+    report = finished()
+    report.backups = [BackupReport("db", Outcome.OK, recovered=datetime.now(timezone.utc))]
+    assert report.summary().startswith("[recovered] ")
+    for on, told in (("recovered", 1), ("success", 1), ("failure", 0)):
+        recorder = Recorder()
+        await feed_of(recorder, on=[on]).finish(report)
+        assert len(recorder.reports) == told
+    report.backups[0].recovered = None
+    recorder = Recorder()
+    await feed_of(recorder, on=["recovered"]).finish(report)
+    assert recorder.reports == []
+
+
+def test_every_event_of_a_run_can_be_asked_for() -> None:
+    # The others are never told to a notifier: those about notifiers, and what stands for many.
+    others = {"notification failed", "notification tested", "events omitted", "export failed"}
+    assert set(get_args(EventName)) == {one.name for one in Event.__subclasses__()} - others
 
 
 @pytest.mark.parametrize(("on", "told"), [("success", 0), ("failure", 1)])
