@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import partial
 from hashlib import sha256
 
 from pipeline.channel import Channel, Trailer
@@ -15,7 +14,7 @@ from pipeline.errors import Aborted, NxsError, StorageError, StorageRefused, Sto
 from pipeline.graph import BranchPlan
 from pipeline.naming import ObjectName
 from pipeline.stage import Writer
-from pipeline.streams import Meter, chained
+from pipeline.streams import Meter, chained, steps_of
 
 
 class BranchRun:
@@ -28,7 +27,9 @@ class BranchRun:
         self.name = name
         self.channel = Channel(buffer)
         self.context = StageContext()
+        self.meters = [Meter(node.name) for node in plan.stages]
         self.meter = Meter(plan.name)
+        """Of the storage."""
         self.error: BaseException | None = None
         self.stored: Trailer | None = None
         """Set when everything is with the storage, ready to commit."""
@@ -59,8 +60,9 @@ class BranchRun:
     def pump(self) -> None:
         """Write the whole stream; never raises, a failure stays with this branch."""
         try:
-            writer = self._adopt(self.plan.storage.create(self.name.path, self._token))
-            self.stored = self._write(writer)
+            with self.meter.running():
+                writer = self._adopt(self.plan.storage.create(self.name.path, self._token))
+                self.stored = self._write(writer)
         except BaseException as error:
             self.fail(error)
             self.abort()
@@ -70,7 +72,8 @@ class BranchRun:
     def _write(self, writer: Writer) -> Trailer:
         digest = sha256() if self.plan.changes_bytes else None
         size = 0
-        steps = [partial(node.transform.apply, context=self.context) for node in self.plan.stages]
+        transforms = [node.transform for node in self.plan.stages]
+        steps = steps_of(transforms, self.meters, self.context)
         with chained(iter(self.channel), steps) as chunks:
             self._busy = False
             for chunk in chunks:
@@ -105,13 +108,14 @@ class BranchRun:
         fail in between, and whatever does leaves a mark by which `stages.rotate` finds the object.
         """
         try:
-            if self._writer is None or self.stored is None:
-                raise StorageError("nothing was stored")
-            self._manifest = self.plan.storage.create(self.name.manifest, self._token)
-            self._manifest.write(document)
-            self._manifest.flush()
-            self._publish(self._writer, self._manifest, index)
-            self.committed = True
+            with self.meter.running():
+                if self._writer is None or self.stored is None:
+                    raise StorageError("nothing was stored")
+                self._manifest = self.plan.storage.create(self.name.manifest, self._token)
+                self._manifest.write(document)
+                self._manifest.flush()
+                self._publish(self._writer, self._manifest, index)
+                self.committed = True
         except BaseException as error:
             self.fail(error)
             self.abort()
@@ -195,4 +199,7 @@ class BranchRun:
 
 def describe(error: BaseException) -> str:
     """One line for people; an error that is not ours is named with its type."""
-    return str(error) if isinstance(error, NxsError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, NxsError):
+        return str(error)
+    stage = getattr(error, "stage", "")
+    return f"{stage}: {type(error).__name__}: {error}".removeprefix(": ")

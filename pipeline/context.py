@@ -122,3 +122,6 @@ class StageContext:
     findings: Findings = field(default_factory=Findings)
     increment: Increment | None = None
     """Set when the source keeps a series of increments."""
+    expected: int | None = None
+    """Plain bytes of the whole stream: set by a source that knows, as soon as it does. Only the
+    display looks at it."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import partial
 from hashlib import sha256
 
@@ -29,6 +29,7 @@ from pipeline.channel import Trailer
 from pipeline.context import Increment, StageContext
 from pipeline.errors import Aborted, SourceError, StorageUnavailable, TransformError
 from pipeline.events import EventBus, Progressed, StageProgress
+from pipeline.figures import stage_reports
 from pipeline.graph import Plan
 from pipeline.lane import Lane, data_lane, index_lane
 from pipeline.naming import INDEX_SUFFIX, ObjectName
@@ -88,6 +89,7 @@ class ArtifactRun:
         self._errors: list[BaseException] = []
         self._ended = False
         self._started = time.monotonic()
+        self._started_at = datetime.now(timezone.utc)
         self._seconds = 0.0
 
     def _name_for(self, suffix: str) -> ObjectName:
@@ -128,6 +130,7 @@ class ArtifactRun:
             await self._stream()
             await self._commit()
             self._ended = True
+            await self._release()
         finally:
             await self._abort_branches()
             self._seconds = time.monotonic() - self._started
@@ -249,6 +252,17 @@ class ArtifactRun:
         finally:
             self._announce(branch, stored)
 
+    async def _release(self) -> None:
+        """Tell the source that the artifact is safe, unless it is not."""
+        if self.report().outcome not in (Outcome.OK, Outcome.PARTIAL):
+            return
+        release = partial(self._plan.source.release, self._artifact)
+        try:
+            with anyio.move_on_after(self._plan.stall_timeout):
+                await run_in_thread("release", release, grace=0)
+        except Exception as error:
+            self._context.findings.warn(describe(error))
+
     def _announce(self, branch: BranchRun, stored: Trailer) -> None:
         if branch.committed:
             self._bus.emit(
@@ -285,7 +299,8 @@ class ArtifactRun:
         digest = sha256() if needs_digest else None
         meter, send = self._meter, self._data.trunk.send
         stream = self._plan.source.stream(self._artifact, self._context)
-        with naming(f"source {self._plan.source_type}"), closing(stream):  # type: ignore[type-var]
+        name = naming(f"source {self._plan.source_type}")
+        with name, meter.running(), closing(stream):  # type: ignore[type-var]
             for chunk in stream:
                 meter.bytes += len(chunk)
                 if digest is not None:
@@ -314,13 +329,22 @@ class ArtifactRun:
     # -- what others see -------------------------------------------------------------------------
 
     def _progress(self, seconds: float) -> Progressed:
-        meters = [self._meter, *self._data.meters]
-        stages = [StageProgress(meter.name, meter.bytes) for meter in meters]
+        stages = [StageProgress(self._meter.name, self._meter.bytes, kind="source")]
+        fill: float | None = self._data.trunk.share
+        for meter in self._data.meters:
+            # The transforms of a chain run in one thread: a channel stands before the first alone.
+            stages.append(StageProgress(meter.name, meter.bytes, fill))
+            fill = None
         for branch in self._branches:
-            fill = branch.channel.fill / branch.channel.capacity
-            stages.append(StageProgress(branch.plan.name, branch.meter.bytes, fill))
+            name, size = branch.plan.name, branch.meter.bytes
+            stages.append(StageProgress(name, size, branch.channel.share, "storage"))
         return Progressed(
-            self._plan.backup, self._artifact.name, seconds, tuple(stages), self._bottleneck()
+            self._plan.backup,
+            self._artifact.name,
+            seconds,
+            tuple(stages),
+            self._bottleneck(),
+            self._context.expected,
         )
 
     def _bottleneck(self) -> str:
@@ -385,12 +409,14 @@ class ArtifactRun:
         report = ArtifactReport(
             self._artifact.name,
             plain_size=self._meter.bytes,
+            started=self._started_at,
             seconds=self._seconds,
             counts=findings.counts,
             warnings=findings.warnings,
             skipped=findings.skipped,
             skipped_total=findings.skipped_total,
             branches=[_branch_report(branch) for branch in self._branches],
+            stages=stage_reports(self._meter, self._data, self._started),
         )
         if self._errors:
             report.error = "; ".join(describe(error) for error in self._errors)
@@ -403,6 +429,7 @@ class ArtifactRun:
 
 def _branch_report(branch: BranchRun) -> BranchReport:
     report = BranchReport(branch.plan.name, branch.plan.required)
+    report.held_up = branch.channel.full_seconds
     if branch.committed and branch.stored:
         report.outcome = Outcome.OK
         report.object = branch.name.path

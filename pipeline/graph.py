@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from pipeline import registry
 from pipeline.errors import UnknownName
+from pipeline.legacy import Tree, tree_for
 from pipeline.registry import Storages
 from pipeline.stage import CHUNK, Source, Storage, Transform
 from schemas.pipeline import Backup, Branch, Pipeline
 from schemas.retention import RetentionPolicy
+from schemas.sources import SourceSpec
 from schemas.transforms import TransformSpec
 
 MIB = 1 << 20
@@ -39,6 +41,8 @@ class BranchPlan:
     stages: tuple[StageNode, ...]
     rotate: RetentionPolicy | None
     required: bool
+    legacy: Tree | None = None
+    """Where nxs-backup v3 kept its copies of the same source."""
 
     @property
     def changes_bytes(self) -> bool:
@@ -113,9 +117,14 @@ def _nodes(specs: list[TransformSpec]) -> tuple[StageNode, ...]:
     return tuple(StageNode(spec.type, registry.make_transform(spec)) for spec in specs)
 
 
-def _branch(spec: Branch, storages: Storages) -> BranchPlan:
+def _branch(spec: Branch, name: str, source: SourceSpec, storages: Storages) -> BranchPlan:
     return BranchPlan(
-        spec.storage, storages[spec.storage], _nodes(spec.stages), spec.rotate, spec.required
+        spec.storage,
+        storages[spec.storage],
+        _nodes(spec.stages),
+        spec.rotate,
+        spec.required,
+        tree_for(source, name, spec.legacy_directory) if spec.legacy else None,
     )
 
 
@@ -135,7 +144,7 @@ def compile_backup(pipeline: Pipeline, name: str, storages: Storages) -> Plan:
         source_type=backup.source.type,
         source=source,
         stages=_nodes(backup.stages),
-        branches=tuple(_branch(spec, storages) for spec in backup.fan_out),
+        branches=tuple(_branch(spec, name, backup.source, storages) for spec in backup.fan_out),
         buffer=backup.buffer,
         stall_timeout=backup.stall_timeout,
         notify=tuple(backup.notify),

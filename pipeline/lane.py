@@ -6,9 +6,8 @@ which is written at the same time: it would be too large to wait in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from hashlib import sha256
 
 from pipeline.branch import BranchRun
@@ -18,8 +17,7 @@ from pipeline.errors import Aborted
 from pipeline.fanout import FanOut
 from pipeline.graph import INDEX_BUFFER, TRUNK, Plan, StageNode
 from pipeline.naming import ObjectName
-from pipeline.stage import Transform
-from pipeline.streams import Meter, Step, chained, metered
+from pipeline.streams import Meter, chained, steps_of
 
 NameFor = Callable[[str], ObjectName]
 """The name of an object, from what its stages add to the suffix."""
@@ -50,7 +48,9 @@ class Lane:
         """The transforms, the digest of what will be stored, the fan-out."""
         out = FanOut([branch.channel for branch in self.branches], self._context.teardown)
         digest, size = sha256(), 0
-        with chained(iter(self.trunk), self._steps()) as chunks:
+        transforms = [node.transform for node in self._nodes]
+        steps = steps_of(transforms, self.meters, self._context)
+        with chained(iter(self.trunk), steps) as chunks:
             for chunk in chunks:
                 digest.update(chunk)
                 size += len(chunk)
@@ -58,17 +58,6 @@ class Lane:
         if self.trunk.trailer is None:
             raise Aborted
         out.finish(Trailer(size, digest.hexdigest()))
-
-    def _steps(self) -> list[Step]:
-        return [
-            partial(self._apply, node.transform, meter)
-            for node, meter in zip(self._nodes, self.meters, strict=True)
-        ]
-
-    def _apply(
-        self, transform: Transform, meter: Meter, chunks: Iterator[bytes]
-    ) -> Iterator[bytes]:
-        return metered(transform.apply(chunks, self._context), meter)
 
     def interrupt(self) -> None:
         """Make everything on it stop soon; from any thread."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.naming import format_stamp
 from pipeline.redact import Redactor
@@ -33,13 +33,41 @@ _EXIT_CODES = {
     Outcome.LOCKED: 11,
     Outcome.INTERRUPTED: 130,
 }
+_RESULTS = {"ok": "success", "partial": "partial", "locked": "locked"}
 _LEVELS = {Outcome.OK: "info", Outcome.PARTIAL: "warning", Outcome.LOCKED: "warning"}
 _RANK = list(Outcome)
+
+
+def result_of(outcome: str) -> str:
+    """An outcome as a user writes it in `on`: `success`, `partial`, `locked` or `failure`."""
+    return _RESULTS.get(outcome, "failure")
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
     """The worst of several outcomes; OK when there is none."""
     return max(outcomes, key=_RANK.index, default=Outcome.OK)
+
+
+@dataclass
+class StageReport:
+    """What one stage of an artifact did, and what it waited for.
+
+    A source and a transform count what they produced, a storage what it was given to store.
+    """
+
+    name: str
+    kind: Literal["source", "transform", "storage"]
+    storage: str | None = None
+    """The branch it belongs to; None before the fan-out."""
+    outcome: Outcome = Outcome.INTERRUPTED
+    """FAILED only where the failure is its own."""
+    bytes: int = 0
+    seconds: float = 0.0
+    """From the start of the artifact until this stage had ended."""
+    waited_for_input: float = 0.0
+    """Seconds: the stages before it were slower. Of a chain, the first transform has this."""
+    waited_for_output: float = 0.0
+    """Seconds: the stages after it were slower. Of a chain, the last transform has this."""
 
 
 @dataclass
@@ -52,6 +80,8 @@ class BranchReport:
     object: str | None = None
     stored_size: int | None = None
     error: str | None = None
+    held_up: float = 0.0
+    """Seconds that the stages before the fan-out have waited for this one."""
 
 
 @dataclass
@@ -62,12 +92,16 @@ class ArtifactReport:
     outcome: Outcome = Outcome.FAILED
     error: str | None = None
     plain_size: int = 0
+    started: datetime | None = None
+    """In UTC; None when it did not get that far."""
     seconds: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     skipped_total: int = 0
     branches: list[BranchReport] = field(default_factory=list)
+    stages: list[StageReport] = field(default_factory=list)
+    """In the order of the stream: the source first, the branches one after the other."""
 
     def conclude(self) -> None:
         """Derive the outcome when the stream itself ended well.
@@ -91,9 +125,13 @@ class BackupReport:
     name: str
     outcome: Outcome = Outcome.FAILED
     error: str | None = None
+    started: datetime | None = None
+    """In UTC; None when it did not get that far."""
     seconds: float = 0.0
     memory_ceiling: int = 0
     artifacts: list[ArtifactReport] = field(default_factory=list)
+    recovered: datetime | None = None
+    """When the run before this success failed, in UTC; None also when no notifier asks for that."""
     removed: list[str] = field(default_factory=list)
     """Old backups that rotation removed, as `storage:object`."""
     cleared: list[str] = field(default_factory=list)
@@ -131,6 +169,13 @@ class RunReport:
         return Outcome.INTERRUPTED if self.interrupted else found
 
     @property
+    def results(self) -> list[str]:
+        """The same as a user writes it in `on`; what says most comes first."""
+        found = ["recovered"] if any(backup.recovered for backup in self.backups) else []
+        result = result_of(self.outcome.value)
+        return [*found, result] if result == "success" else [result, *found]
+
+    @property
     def level(self) -> str:
         """How bad that is, as the level of an event."""
         return _LEVELS.get(self.outcome, "error")
@@ -141,7 +186,7 @@ class RunReport:
             "run": self.run,
             "project": self.project,
             "host": self.host,
-            "started": self.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "started": _plain(self.started),
             "seconds": round(self.seconds, 3),
             "outcome": self.outcome.value,
             "exit_code": self.outcome.exit_code,
@@ -153,10 +198,12 @@ class RunReport:
 
     def summary(self) -> str:
         """The whole run in a few calm lines."""
-        head = f"{_MARKS[self.outcome]} {self.project} on {self.host}: {self.outcome.value}"
+        mark = "[recovered]" if self.results[0] == "recovered" else _MARKS[self.outcome]
+        head = f"{mark} {self.project} on {self.host}: {self.outcome.value}"
         lines = [f"{head}, {format_seconds(self.seconds)}, started {format_stamp(self.started)}"]
         for backup in self.backups:
             lines.extend(_backup_lines(backup))
+        lines.extend(f"not told: {line}" for line in self.notifications)
         return self.redactor.text("\n".join(lines))
 
 
@@ -173,6 +220,8 @@ def _plain(value: Any) -> Any:
     """Dataclasses, enums and lists as JSON values."""
     if isinstance(value, Outcome):
         return value.value
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if hasattr(value, "__dataclass_fields__"):
@@ -184,6 +233,8 @@ def _backup_lines(backup: BackupReport) -> Iterable[str]:
     yield f"{_MARKS[backup.outcome]} {backup.name}: {backup.outcome.value}"
     if backup.error:
         yield f"    error: {backup.error}"
+    if backup.recovered:
+        yield f"    recovered: the last failure was at {format_stamp(backup.recovered)}"
     for artifact in backup.artifacts:
         yield from _artifact_lines(artifact)
     for problem in backup.problems:

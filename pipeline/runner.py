@@ -6,21 +6,22 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 
 import anyio
 
-from pipeline import events, notify, registry, series
+from pipeline import events, notify, recovery, registry, series
 from pipeline.branch import describe
 from pipeline.engine import ArtifactRun, RunIdentity
 from pipeline.errors import LockHeld, SourceError, root_causes
 from pipeline.events import EventBus
+from pipeline.export import export
 from pipeline.graph import BranchPlan, Plan, compile_backup, unknown
 from pipeline.lock import RunLock, identity
-from pipeline.naming import quote_name, run_token
+from pipeline.naming import format_stamp, quote_name, run_token
 from pipeline.registry import Storages
 from pipeline.report import ArtifactReport, BackupReport, Outcome, RunReport
 from pipeline.segment import run_in_thread
@@ -80,14 +81,17 @@ class Runner:
         started = time.monotonic()
         async with notify.notifying(feeds, self.bus):
             self.bus.emit(events.RunStarted(report.run, report.project, report.host, tuple(chosen)))
-            await self._run_all(chosen, report)
+            await self._run_all(chosen, report, notify.recovering(feeds))
             report.interrupted = self._interrupted
             report.seconds = time.monotonic() - started
             self.bus.emit(events.RunFinished(report.run, report.outcome.value, report.seconds))
             await notify.tell(feeds, report, self.bus)
+        await export(self.pipeline, report, self.bus)
         return report
 
-    async def _run_all(self, names: Sequence[str], report: RunReport) -> None:
+    async def _run_all(
+        self, names: Sequence[str], report: RunReport, recovering: Container[str]
+    ) -> None:
         slots = anyio.Semaphore(self.parallel)
         report.backups = [BackupReport(name) for name in names]
         try:
@@ -97,6 +101,10 @@ class Runner:
                 async with anyio.create_task_group() as self._group:
                     for backup in report.backups:
                         self._group.start_soon(self._run_one, backup, slots)
+            async with anyio.create_task_group() as group:
+                for backup in report.backups:
+                    if backup.name in recovering and backup.outcome is not Outcome.LOCKED:
+                        group.start_soon(self._settle, backup, report)
         finally:
             with anyio.move_on_after(SWEEP_TIMEOUT, shield=True):
                 await run_in_thread("close", self._storages.close)
@@ -105,7 +113,7 @@ class Runner:
         """One backup, from its lock to its rotation; only cancellation passes through."""
         report.outcome, report.error = Outcome.INTERRUPTED, "interrupted"
         async with slots:
-            started = time.monotonic()
+            report.started, started = datetime.now(timezone.utc), time.monotonic()
             self.bus.emit(events.BackupStarted(report.name))
             try:
                 await BackupRun(self, report).run()
@@ -120,6 +128,21 @@ class Runner:
                 self.bus.emit(events.BackupFailed(report.name, report.error))
             report.seconds = time.monotonic() - started
             self.bus.emit(events.BackupFinished(report.name, report.outcome.value, report.seconds))
+
+    async def _settle(self, backup: BackupReport, report: RunReport) -> None:
+        """Note a failure, or find out that one is over."""
+        branches = self.pipeline.backup(backup.name).fan_out
+        storages = {
+            branch.storage: partial(self._storages.__getitem__, branch.storage)
+            for branch in branches
+        }
+        owner = recovery.Owner(*self.owner, backup.name)
+        ended = recovery.Ended(report.run, backup.outcome, report.started, self.clock())
+        backup.recovered, unknown = await recovery.settle(storages, owner, ended)
+        report.notifications += unknown
+        if backup.recovered:
+            when = format_stamp(backup.recovered)
+            self.bus.emit(events.BackupRecovered(backup.name, when))
 
     def release_later(self, lock: RunLock, taken_at: datetime) -> None:
         """Release a lock when the second in which its backup began has passed.
@@ -285,11 +308,12 @@ class BackupRun:
                     # Shards of earlier copies may be more than there are now.
                     below = "" if parts[0].shard else f"/{quote_name(subject)}"
                     await self._rotate_subject(plan, branch, subject, plan.backup + below)
+            if branch.legacy and all(_is_on(report, branch.name) for report in reports.values()):
+                await self._rotate_legacy(plan, branch)
 
     async def _rotate_subject(
         self, plan: Plan, branch: BranchPlan, subject: str, prefix: str
     ) -> None:
-        backup, stall_timeout = plan.backup, plan.stall_timeout
         rotate = partial(
             registry.rotation().rotate,
             branch.storage,
@@ -301,6 +325,28 @@ class BackupRun:
             partial(self._note_removed, branch.name),
             subject,
         )
+        await self._remove(plan, branch, rotate)
+
+    async def _rotate_legacy(self, plan: Plan, branch: BranchPlan) -> None:
+        """Let what nxs-backup v3 left on a storage age out, as far as rules say so."""
+        if branch.rotate is None:
+            return
+        rotate = partial(
+            registry.rotation().rotate_legacy,
+            branch.storage,
+            branch.name,
+            plan.backup,
+            branch.legacy,
+            branch.rotate,
+            self._runner.owner,
+            self._runner.clock(),
+            partial(self._note_removed, branch.name),
+        )
+        await self._remove(plan, branch, rotate)
+
+    async def _remove(self, plan: Plan, branch: BranchPlan, rotate: Callable[[], object]) -> None:
+        """Run a rotation; when it fails, or stands still, that is a problem, but no failure."""
+        backup, stall_timeout = plan.backup, plan.stall_timeout
         error = f"no progress for {stall_timeout:g} s"
         watch = StallWatch(lambda: len(self._report.removed), lambda: True)
         async with anyio.create_task_group() as group:

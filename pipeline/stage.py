@@ -1,4 +1,4 @@
-"""The contracts of the four kinds of stage. Each rule has a test in tests/contracts/.
+"""The contracts of the kinds of stage. Each rule has a test in tests/contracts/.
 
 A stage is built from its frozen model (`schemas/`) and is ready after `__init__`, which does no
 I/O. Its methods are plain blocking functions: the engine calls them in threads of their own. A
@@ -55,6 +55,22 @@ class Artifact:
     shard: Shard | None = None
 
 
+@dataclass(frozen=True)
+class Needed:
+    """A program that a stage runs."""
+
+    name: str
+    """What people call it; where one of several will do: `mysqldump or mariadb-dump`."""
+    paths: Sequence[str]
+    """Where it is installed; empty: nowhere."""
+    install: str = "it, or give its full path"
+    """What to install, as the end of a hint: the package that has it."""
+    tells_version: bool = True
+    """Whether `--version` makes it tell that, and do nothing else."""
+    to_restore: bool = False
+    """Whether only a restore needs it."""
+
+
 class Source(ABC):
     """Where the bytes come from."""
 
@@ -95,12 +111,25 @@ class Source(ABC):
             SourceError: the stream is not complete.
         """
 
+    def programs(self) -> Sequence[Needed]:
+        """Look for the programs that it runs; nothing is connected, and nothing is run."""
+        return ()
+
     @abstractmethod
     def probe(self) -> list[str]:
         """Check what the source needs, without reading data: the facts found, one line each.
 
         Raises:
             SourceError: a run would fail.
+        """
+
+    def release(self, artifact: Artifact) -> None:
+        """Let go of what an artifact was read from, such as a file that was made for it.
+
+        Called when it is committed where it has to be; never when it failed.
+
+        Raises:
+            SourceError: that is still there; it becomes a warning.
         """
 
     def close(self) -> None:
@@ -226,6 +255,10 @@ class Transform(ABC):
         when it can.
         """
         return None
+
+    def programs(self) -> Sequence[Needed]:
+        """Look for the programs that it runs; nothing is run."""
+        return ()
 
     def probe(self) -> list[str]:
         """Check what it needs (programs, key files): the facts found, one line each.
@@ -366,6 +399,18 @@ class Notifier(ABC):
 
     edits: bool = False
     """Whether `show` is implemented."""
+    about: RunStarted | None = None
+    """The run that events belong to; set before they are sent. None for the message of a test."""
+
+    async def reach(self) -> None:
+        """See whether the other side answers, without telling anyone anything.
+
+        Asked while the backups run; one that has not answered by their end is not waited for. By
+        default nothing is asked, and it is taken to be there. Cancelled when it takes long.
+
+        Raises:
+            NotifierError: it does not answer.
+        """
 
     async def announce(self, run: RunStarted) -> None:
         """Tell that a run has started. Cancelled when its deadline passes.
@@ -398,4 +443,24 @@ class Notifier(ABC):
 
         Raises:
             NotifierError: they were not delivered.
+        """
+
+
+class Exporter(ABC):
+    """A monitoring system that is told about runs; made from the whole configuration."""
+
+    @abstractmethod
+    async def export(self, report: RunReport) -> None:
+        """Tell about a run that has ended. Cancelled when its deadline passes.
+
+        Raises:
+            NxsError: it was not told.
+        """
+
+    @abstractmethod
+    async def probe(self) -> Sequence[str]:
+        """Look whether it would work, without telling anything: the facts found, one line each.
+
+        Raises:
+            NxsError: it would not.
         """

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from pipeline.errors import StageError
+from pipeline.report import Outcome
+
+if TYPE_CHECKING:
+    from pipeline.context import StageContext
+    from pipeline.stage import Transform
 
 Step = Callable[[Iterator[bytes]], Iterator[bytes]]
 """Takes a stream, gives a stream: `apply` or `invert` of a transform."""
@@ -18,6 +26,23 @@ class Meter:
 
     name: str
     bytes: int = 0
+    ended: float | None = None
+    """When the last of it had passed, or it failed (monotonic); None before."""
+    outcome: Outcome = Outcome.INTERRUPTED
+    """FAILED only where the failure is its own."""
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Note when and how the block ends."""
+        try:
+            yield
+            self.outcome = Outcome.OK
+        except StageError as error:
+            # One that has a name already comes from a stage before this one.
+            self.outcome = Outcome.INTERRUPTED if error.stage else Outcome.FAILED
+            raise
+        finally:
+            self.ended = time.monotonic()
 
 
 @contextmanager
@@ -40,9 +65,25 @@ def chained(chunks: Iterator[bytes], steps: Sequence[Step]) -> Iterator[Iterator
                 close()
 
 
+def steps_of(
+    transforms: Sequence[Transform], meters: Sequence[Meter], context: StageContext
+) -> list[Step]:
+    """The steps of `apply`, each counted by its meter."""
+    return [
+        partial(_applied, transform, meter, context)
+        for transform, meter in zip(transforms, meters, strict=True)
+    ]
+
+
+def _applied(
+    transform: Transform, meter: Meter, context: StageContext, chunks: Iterator[bytes]
+) -> Iterator[bytes]:
+    return metered(transform.apply(chunks, context), meter)
+
+
 def metered(chunks: Iterator[bytes], meter: Meter) -> Iterator[bytes]:
     """Count what passes, and give an error the name of the stage it comes from."""
-    with naming(f"stage {meter.name}"):
+    with naming(f"stage {meter.name}"), meter.running():
         for chunk in chunks:
             meter.bytes += len(chunk)
             yield chunk
@@ -55,4 +96,8 @@ def naming(stage: str) -> Iterator[None]:
         yield
     except StageError as error:
         error.stage = error.stage or stage
+        raise
+    except Exception as error:
+        # An error in the code of a stage, perhaps of a module: people want to know which.
+        vars(error).setdefault("stage", stage)
         raise

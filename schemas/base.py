@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    WithJsonSchema,
+)
 
 _SIZE_UNITS = {
     "B": 1,
@@ -36,6 +44,34 @@ class Spec(BaseModel):
         use_attribute_docstrings=False,
         protected_namespaces=(),
     )
+
+    suggested: ClassVar[tuple[str, ...]] = ()
+    """Optional keys that a first configuration should have all the same; see `init`."""
+
+
+REFERENCE = r"\$\{.+\}"
+"""In the JSON Schema: a text that stands for a value, and is resolved when the file is read."""
+
+
+def in_schema(pattern: str, is_secret: bool = False, title: str = "") -> WithJsonSchema:
+    """How a text of this form is described in the JSON Schema; `title` says what it measures."""
+    found: dict[str, Any] = {"type": "string", "pattern": f"{pattern}|{REFERENCE}"}
+    if is_secret:
+        found |= {"format": "password", "writeOnly": True}
+    return WithJsonSchema({"title": title, **found} if title else found)
+
+
+_SIZE_INPUT = in_schema(
+    rf"^\s*{_NUMBER}\s*([KkMmGgTt][Ii]?)?[Bb]\s*$",
+    title="Size in B, KB, MB, GB, TB (decimal) or KiB, MiB, GiB, TiB (binary)",
+)
+_RATE_INPUT = in_schema(
+    rf"^\s*{_NUMBER}\s*([KkMmGgTt][Ii]?)?[Bb]/s\s*$", title="Rate: a size, then /s"
+)
+_DURATION_INPUT = in_schema(
+    rf"^\s*({_NUMBER}\s*(ms|s|m|h|d|w)\s*)+$",
+    title="Time in ms, s, m, h, d, w, or a sum such as 1h30m",
+)
 
 
 def parse_size(value: Any) -> int:
@@ -88,21 +124,21 @@ def format_duration(seconds: float) -> str:
 
 ByteSize = Annotated[
     int,
-    BeforeValidator(parse_size, json_schema_input_type=str),
+    BeforeValidator(parse_size, json_schema_input_type=Annotated[str, _SIZE_INPUT]),
     Field(examples=["64MiB"]),
 ]
 """A number of bytes, written with a unit."""
 
 ByteRate = Annotated[
     int,
-    BeforeValidator(parse_rate, json_schema_input_type=str),
+    BeforeValidator(parse_rate, json_schema_input_type=Annotated[str, _RATE_INPUT]),
     Field(examples=["20MiB/s"]),
 ]
 """Bytes per second, written with a unit."""
 
 Duration = Annotated[
     float,
-    BeforeValidator(parse_duration, json_schema_input_type=str),
+    BeforeValidator(parse_duration, json_schema_input_type=Annotated[str, _DURATION_INPUT]),
     Field(examples=["30s"]),
 ]
 """Seconds, written with a unit."""
@@ -124,7 +160,7 @@ def _absolute(value: str) -> str:
     return value
 
 
-AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute), in_schema("^/")]
 """A path of this machine that does not depend on where the program was started."""
 
 Text = Annotated[str, Field(min_length=1)]
@@ -140,7 +176,7 @@ def _has_program(command: list[str]) -> list[str]:
 Command = Annotated[list[str], Field(min_length=1), AfterValidator(_has_program)]
 """A program and its arguments, which may be empty."""
 
-Suffix = Annotated[str, AfterValidator(_plain_suffix)]
+Suffix = Annotated[str, AfterValidator(_plain_suffix), in_schema(r"^(\.[A-Za-z0-9]+)*$")]
 """A file suffix that can be told apart from the name before it."""
 
 Secret = SecretStr

@@ -26,7 +26,7 @@ from schemas.syntax import Shield, Unreadable, decode, events
 
 MAX_DEPTH = 64
 """Levels of nesting, aliases followed."""
-MAX_NODES = 100_000
+MAX_NODES = 15_000
 """Keys and values of a document, aliases followed: a bomb of aliases is refused, not built."""
 
 _MAX_DIGITS = 100
@@ -308,8 +308,11 @@ class _Composer:
         parent.nodes += child.nodes
         parent.height = max(parent.height, child.height + 1)
         if parent.nodes > MAX_NODES:
-            message = "is too large once its aliases are followed"
-            self._stop(event, path, message, f"at most {MAX_NODES} values are read")
+            message = "has too many values, those of its aliases included"
+            hint = (
+                f"at most {MAX_NODES} are read from a file; put parts of it into files to include"
+            )
+            self._stop(event, path, message, hint)
 
     def _stop(self, event: Any, path: Path, message: str, hint: str) -> NoReturn:
         self._problems.add(self._at(event), path, message, hint)

@@ -16,7 +16,7 @@ from schemas.document import Entry, Mapping, Scalar, Sequence, parse
 from schemas.interpolate import Interpolator
 from schemas.problems import NO_VALUE, NOT_A_LIST, NOT_A_MAPPING, NOT_TEXT, Path, Position, Problems
 
-MAX_SIZE = 4 << 20
+MAX_SIZE = 512 << 10
 """Bytes of one configuration file."""
 MAX_DEPTH = 16
 """Files that include one another in a row."""
@@ -90,7 +90,7 @@ class Includer:
         self.files.append(FilePath(file))
         if len(data) > MAX_SIZE:
             self._problems.add(
-                Position(file), (), "is larger than 4MiB", "this is no configuration file"
+                Position(file), (), "is larger than 512KiB", "put parts of it into files to include"
             )
             return None
         node = parse(data, file, self._problems)

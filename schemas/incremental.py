@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,6 +26,8 @@ Compared = Literal["mode", "owner", "inode", "size", "mtime", "ctime", "device"]
 class Incremental(Spec):
     """Increments: only what has changed since an earlier copy."""
 
+    suggested: ClassVar[tuple[str, ...]] = ("full",)
+
     full: Period = Field(
         "weekly", description="How often a full copy is made: in the first run of each period."
     )
@@ -39,6 +41,7 @@ class Incremental(Spec):
         None,
         description="File with an age key of this host: encrypts what lies beside each copy for "
         "the next increment, so that it can be read here without the key of the data.",
+        examples=["/etc/nxs-backup/index.key"],
     )
 
     @model_validator(mode="after")
@@ -60,6 +63,7 @@ class FilesIncremental(Incremental):
         description="What makes a file a changed one; its type always does. Leave out `inode` for "
         "a file system that does not keep them, and `ctime` where something touches it without a "
         "change; then a change of permissions or attributes alone may go unnoticed.",
+        examples=[["size", "mtime"]],
     )
     renames: Literal["directories", "all", "none"] = Field(
         "directories",

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -23,7 +23,10 @@ from schemas.explain import explain, keep_numbers_as_text, refuse_truths
 from schemas.include import Includer
 from schemas.interpolate import Interpolator
 from schemas.modules import NONE, Extensions, ModuleRefused, extend
+from schemas.overlaps import check_overlaps
 from schemas.pipeline import Pipeline
+from schemas.positions import position
+from schemas.problems import Path as Keys
 from schemas.problems import Position, Problem, Problems
 from schemas.references import check_references
 from schemas.shapes import Shape, shape, visit
@@ -31,8 +34,13 @@ from schemas.shapes import Shape, shape, visit
 MIN_SECRET = 4
 """Characters: shorter strings are not redacted, they would hit ordinary words."""
 
-_SECRET_NAME = re.compile(r"(?i)\$\{(file:|\w*(pass|pwd|secret|token|key|credential))")
-_USERINFO = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@:]*:([^\s/?#]+)@")
+_MIN_TOKEN = 12
+"""The same for parts of an address."""
+
+_SECRET_NAME = re.compile(r"(?i)\$\{(file:|cred:|cmd:|\w*(pass|pwd|secret|token|key|credential))")
+_USERINFO = re.compile(
+    r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,31}://[^\s/?#@:]*:([^\s/?#]+)@"
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,21 @@ class Loaded:
     """What must be cut out of everything that is shown."""
     files: list[Path]
     """The configuration files that were read, in order."""
+    root: MappingNode = field(repr=False)
     extensions: Extensions = NONE
     """What its modules add."""
+
+    def problem(
+        self,
+        path: Keys,
+        message: str,
+        hint: str | None = None,
+        severity: Literal["error", "warning"] = "error",
+    ) -> Problem:
+        """What turned out to be wrong when a value was used, at its place in the file."""
+        problems = Problems()
+        problems.add(position(self.root, path), path, message, hint, severity)
+        return problems.sorted()[0]
 
 
 class InvalidConfiguration(Exception):
@@ -60,18 +81,22 @@ class InvalidConfiguration(Exception):
         self.problems = problems
 
 
-def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Loaded:
+def load(
+    path: str | Path, environ: Mapping[str, str] | None = None, allow_commands: bool = False
+) -> Loaded:
     """Read a configuration file, and what it includes.
 
     Args:
         path: the file, as it is to be named in messages.
         environ: the variables for ``${NAME}``; by default those of this process.
+        allow_commands: whether ``${cmd:...}`` may run programs.
 
     Raises:
         InvalidConfiguration: it has errors.
     """
     problems = Problems()
-    interpolator = Interpolator(os.environ if environ is None else environ, problems)
+    variables = os.environ if environ is None else environ
+    interpolator = Interpolator(variables, problems, allow_commands)
     includer = Includer(interpolator, problems)
     includer.read(str(path))
     pipeline, extensions = None, NONE
@@ -81,11 +106,38 @@ def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Loaded:
         expected = shape(extensions.pipeline)
         _warn_of_readers(includer.root, includer.modes, expected, problems)
         _warn_of_arguments(includer.root, expected, problems)
-    if pipeline is None or problems.have_errors:
+    if pipeline is not None and includer.root is not None:
+        check_overlaps(pipeline, includer.root, problems)
+    if pipeline is None or includer.root is None or problems.have_errors:
         raise InvalidConfiguration(problems.sorted())
     arguments = _secret_arguments(includer.root, shape(extensions.pipeline))
-    secrets = _redactable({*_secrets(pipeline), *interpolator.file_values, *arguments})
-    return Loaded(pipeline, problems.sorted(), secrets, includer.files, extensions)
+    secrets = _redactable({*_secrets(pipeline), *interpolator.outside_values, *arguments})
+    warnings = problems.sorted()
+    return Loaded(pipeline, warnings, secrets, includer.files, includer.root, extensions)
+
+
+def load_extensions(path: str | Path, environ: Mapping[str, str] | None = None) -> Extensions:
+    """What the modules of a configuration add, whatever else may be wrong with it.
+
+    Args:
+        path: the file, as it is to be named in messages.
+        environ: the variables for ``${NAME}``; by default those of this process.
+
+    Raises:
+        InvalidConfiguration: it cannot be read, or one of its modules cannot be used.
+    """
+    problems = Problems()
+    includer = Includer(
+        Interpolator(os.environ if environ is None else environ, problems), problems
+    )
+    includer.read(str(path))
+    if includer.root is None:
+        raise InvalidConfiguration(problems.sorted())
+    extensions = _extensions(includer.root, problems)
+    of_modules = [found for found in problems.sorted() if found.path.startswith("modules")]
+    if of_modules:
+        raise InvalidConfiguration(of_modules)
+    return extensions
 
 
 def _extensions(root: MappingNode, problems: Problems) -> Extensions:
@@ -125,15 +177,26 @@ def _validate(
 def _warn_of_readers(
     root: MappingNode, modes: Mapping[str, int], expected: Shape, problems: Problems
 ) -> None:
-    in_clear = {
-        scalar.at.file
-        for _, scalar, found in visit(root, expected)
-        if found.annotation is SecretStr and scalar.origin == "literal" and scalar.value
-    }
+    """Secrets in the clear where others can read them, and files that anybody can read."""
+    told: set[str] = set()
+    for path, scalar, found in visit(root, expected):
+        file = scalar.at.file
+        if modes.get(file, 0) & 0o044 and _is_secret_in_clear(scalar, found):
+            told.add(file)
+            message = "is a secret in the clear, in a file that others can read"
+            hint = f"chmod 600 {shlex.quote(file)}; or write ${{NAME}} or ${{file:/path}} here"
+            problems.add(scalar.at, path, message, hint, "warning")
     for file, mode in modes.items():
-        if mode & 0o004 or (mode & 0o040 and file in in_clear):
+        if mode & 0o004 and file not in told:
             message = "can be read by others, and may hold secrets"
             problems.add(Position(file), (), message, f"chmod 600 {shlex.quote(file)}", "warning")
+
+
+def _is_secret_in_clear(scalar: Scalar, found: Shape) -> bool:
+    if scalar.origin != "literal" or not isinstance(scalar.value, str):
+        return False
+    is_secret = found.annotation is SecretStr and bool(scalar.value)
+    return is_secret or _USERINFO.search(scalar.value) is not None
 
 
 def _arguments(
@@ -171,10 +234,25 @@ def _secrets(value: Any) -> Iterator[str]:
     elif isinstance(value, SecretStr):
         yield value.get_secret_value()
         yield from _secrets(value.get_secret_value())
+        yield from _tokens(value.get_secret_value())
     elif isinstance(value, str):
         for match in _USERINFO.finditer(value):
             yield match[1]
             yield unquote(match[1])
+
+
+def _tokens(address: str) -> Iterator[str]:
+    """What is secret by itself in an address that is: a program may show its path alone.
+
+    A token is long and has digits; a word of the path is none, nor is the name of the host.
+    """
+    _, is_address, rest = address.partition("://")
+    host, _, path = rest.partition("/")
+    parts = [part for part in re.split("[@:]", host) if "." not in part]
+    for part in (*parts, *re.split("[/?&=#:]", path)) if is_address else ():
+        if len(part) >= _MIN_TOKEN and re.search("[0-9]", part):
+            yield part
+            yield unquote(part)
 
 
 def _redactable(secrets: set[str]) -> frozenset[str]:

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import stat
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -112,10 +113,7 @@ def _load(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise ModuleRefused(
-            f"fails with {type(error).__name__} when it is loaded",
-            f"run `python3 {path.name}` to see where",
-        ) from error
+        raise _failed(path, error) from error
     wanted = getattr(module, "API", API)
     if wanted != API:
         raise ModuleRefused(
@@ -123,6 +121,19 @@ def _load(path: Path) -> ModuleType:
             "get a version of the module that fits",
         )
     return module
+
+
+def _failed(path: Path, error: Exception) -> ModuleRefused:
+    """Why a module could not be loaded: what, and in which of its lines."""
+    what = type(error).__name__
+    if isinstance(error, ModuleNotFoundError):
+        hint = f'"{error.name}" is not installed; modules may use what Python and the archive have'
+        return ModuleRefused(f"fails with {what} when it is loaded", hint)
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        line = number if frame.f_code.co_filename == str(path) else line
+    where = f"see line {line} of {path.name}" if line else f"look at {path.name}"
+    return ModuleRefused(f"fails with {what} when it is loaded", where)
 
 
 def _refuse_unsafe(path: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from schemas.base import Duration, Secret, Spec, Text
+from schemas.base import Duration, Secret, Spec, Text, in_schema
 from schemas.tls import Tls
 
 _SCHEMES = ("mongodb://", "mongodb+srv://")
@@ -37,7 +37,7 @@ def _is_namespace(name: str) -> str:
     return name
 
 
-Uri = Annotated[Secret, AfterValidator(_is_uri)]
+Uri = Annotated[Secret, AfterValidator(_is_uri), in_schema(r"^mongodb(\+srv)?://", is_secret=True)]
 Filter = Annotated[Text, AfterValidator(_is_filter)]
 Namespace = Annotated[Text, AfterValidator(_is_namespace)]
 
@@ -49,6 +49,8 @@ class MongodbSource(Spec):
     `database.collection`, others against the name of the collection.
     """
 
+    suggested: ClassVar[tuple[str, ...]] = ("user", "password")
+
     type: Literal["mongodb"]
     uri: Uri | None = Field(
         None,
@@ -59,11 +61,13 @@ class MongodbSource(Spec):
     host: Text = Field("localhost", description="Name or address of the server.")
     port: int = Field(27017, ge=1, le=65535, description="TCP port of the server.")
     user: Text | None = Field(
-        None, description="User, who needs the role `backup`; with X.509: that of the certificate."
+        None,
+        description="User, who needs the role `backup`; with X.509: that of the certificate.",
+        examples=["backup"],
     )
     password: Secret | None = Field(None, description="Password of the user.")
     auth_source: Text | None = Field(
-        None, description="Database that knows the user; default: `admin`."
+        None, description="Database that knows the user; default: `admin`.", examples=["admin"]
     )
     auth_mechanism: Literal["SCRAM-SHA-1", "SCRAM-SHA-256", "MONGODB-X509", "PLAIN"] | None = Field(
         None, description="How to log in; default: SCRAM, in the strongest form the server has."
@@ -72,6 +76,7 @@ class MongodbSource(Spec):
         None,
         description="Name of the replica set that the server is a member of: the others are then "
         "found, and `read_preference` chooses. Without it, the named server itself is read.",
+        examples=["rs0"],
     )
     tls: Tls | None = Field(None, description="Encryption of the connections.")
     read_preference: Literal[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -33,17 +33,23 @@ ExtraArguments = Annotated[list[str], AfterValidator(_no_connection)]
 class MysqlServer(Spec):
     """How a MySQL or MariaDB server is reached."""
 
+    suggested: ClassVar[tuple[str, ...]] = ("user", "password")
+
     host: Text | None = Field(
         None, description="Name or address of the server; default: localhost.", examples=["db.lan"]
     )
-    port: int | None = Field(None, ge=1, le=65535, description="Its port; default: 3306.")
+    port: int | None = Field(
+        None, ge=1, le=65535, description="Its port; default: 3306.", examples=[3306]
+    )
     socket: AbsolutePath | None = Field(
         None,
         description="Its Unix socket, instead of host and port.",
         examples=["/run/mysqld/mysqld.sock"],
     )
     user: Text | None = Field(
-        None, description="Account to log in as; default: the name of the user who runs this."
+        None,
+        description="Account to log in as; default: the name of the user who runs this.",
+        examples=["backup"],
     )
     password: Secret | None = Field(None, description="Its password.")
     option_file: AbsolutePath | None = Field(
@@ -101,11 +107,14 @@ class MysqlSource(MysqlServer):
         examples=[["shop.session*", "*_cache"]],
     )
     schema_only: list[Text] = Field(
-        default_factory=list, description="Glob patterns of tables whose rows are left out."
+        default_factory=list,
+        description="Glob patterns of tables whose rows are left out.",
+        examples=[["shop.session*"]],
     )
     data_only: list[Text] = Field(
         default_factory=list,
         description="Glob patterns of tables of which only the rows are dumped.",
+        examples=[["shop.settings"]],
     )
     triggers: bool = Field(True, description="Dump triggers.")
     routines: bool = Field(True, description="Dump procedures, functions and packages.")
@@ -131,7 +140,9 @@ class MysqlSource(MysqlServer):
         "whole dump, so that tables without transactions are consistent too.",
     )
     lock_wait: Duration = Field(
-        30, description="Give up when a lock cannot be had within this time; at least a second."
+        "30s",
+        validate_default=True,
+        description="Give up when a lock cannot be had within this time; at least a second.",
     )
     stop_slave: bool = Field(
         False,
@@ -139,13 +150,19 @@ class MysqlSource(MysqlServer):
         "again however it ends.",
     )
     insert_size: ByteSize = Field(
-        1 << 20, ge=1 << 10, le=64 << 20, description="Rows are joined to INSERTs of this size."
+        "1MiB",
+        validate_default=True,
+        ge=1 << 10,
+        le=64 << 20,
+        description="Rows are joined to INSERTs of this size.",
     )
     idle_timeout: Duration = Field(
-        3600, description="Give up when the server is silent for this long."
+        "1h", validate_default=True, description="Give up when the server is silent for this long."
     )
     program: Text | None = Field(
-        None, description="With `method: client`: the program; default: what fits the server."
+        None,
+        description="With `method: client`: the program; default: what fits the server.",
+        examples=["mariadb-dump"],
     )
     extra_args: ExtraArguments = Field(
         default_factory=list,
@@ -172,6 +189,8 @@ class MysqlSource(MysqlServer):
 class MysqlIncremental(Spec):
     """Increments: only the pages that have changed since an earlier copy."""
 
+    suggested: ClassVar[tuple[str, ...]] = ("full",)
+
     full: Period = Field(
         "weekly", description="How often a full copy is made: in the first run of each period."
     )
@@ -185,6 +204,7 @@ class MysqlIncremental(Spec):
         None,
         description="File with an age key of this host: encrypts the note with the position in "
         "the log that lies beside each copy for the next increment.",
+        examples=["/etc/nxs-backup/index.key"],
     )
 
 
@@ -199,9 +219,12 @@ class MysqlPhysicalSource(MysqlServer):
     program: Text | None = Field(
         None,
         description="The program; default: mariadb-backup or xtrabackup, what fits the server.",
+        examples=["mariadb-backup"],
     )
     datadir: AbsolutePath | None = Field(
-        None, description="Where the server keeps its data; default: what the server says."
+        None,
+        description="Where the server keeps its data; default: what the server says.",
+        examples=["/var/lib/mysql"],
     )
     threads: int = Field(1, ge=1, le=64, description="Files that are copied at the same time.")
     kill_long_queries: Duration | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -33,20 +33,24 @@ ExtraArguments = Annotated[list[str], AfterValidator(_only_additions)]
 class PostgresServer(Spec):
     """How a PostgreSQL server is reached."""
 
+    suggested: ClassVar[tuple[str, ...]] = ("user", "password")
+
     host: Text = Field(
         "localhost",
         description="Name or address of the server, or the folder of its Unix socket.",
         examples=["db.internal", "/var/run/postgresql"],
     )
     port: int = Field(5432, ge=1, le=65535, description="Its port; part of the socket's name too.")
-    user: Text = Field("postgres", description="Role to log in as.")
+    user: Text = Field("postgres", description="Role to log in as.", examples=["backup"])
     password: Secret | None = Field(
         None,
         description="Its password. Without one: `passfile`, else the environment variable "
         "PGPASSWORD, else ~/.pgpass.",
     )
     passfile: AbsolutePath | None = Field(
-        None, description="File with passwords, one `host:port:database:user:password` a line."
+        None,
+        description="File with passwords, one `host:port:database:user:password` a line.",
+        examples=["/etc/nxs-backup/pgpass"],
     )
     tls: Tls | None = Field(
         None, description="Encryption of the connection; has no meaning for a Unix socket."
@@ -69,7 +73,9 @@ class PostgresSource(PostgresServer):
 
     type: Literal["postgres"]
     databases: list[Text] | Literal["all"] = Field(
-        "all", description="Databases to dump; `all` is every one that allows connections."
+        "all",
+        description="Databases to dump; `all` is every one that allows connections.",
+        examples=[["shop", "crm"]],
     )
     exclude: list[Text] = Field(
         default_factory=list,
@@ -95,18 +101,28 @@ class PostgresSource(PostgresServer):
     schemas: list[Text] = Field(
         default_factory=list,
         description="Dump only these schemas: patterns as in psql, with `format: copy` globs.",
+        examples=[["public"]],
     )
     tables: list[Text] = Field(
-        default_factory=list, description="Dump only these tables, such as `shop.order*`."
+        default_factory=list,
+        description="Dump only these tables, such as `shop.order*`.",
+        examples=[["shop.order*"]],
     )
     exclude_tables: list[Text] = Field(
-        default_factory=list, description="Tables that are left out, such as `shop.session*`."
+        default_factory=list,
+        description="Tables that are left out, such as `shop.session*`.",
+        examples=[["shop.session*"]],
     )
     lock_wait: Duration = Field(
-        300, description="Give up when a table cannot be locked for reading within this time."
+        "5m",
+        validate_default=True,
+        description="Give up when a table cannot be locked for reading within this time.",
     )
-    idle_timeout: Duration = Field(
-        600, description="With `format: copy`: give up when the server is silent for this long."
+    idle_timeout: Duration | None = Field(
+        None,
+        description="Give up when the server, or the program that asks it, is silent for this "
+        "long. Default: 10m with `format: copy`; 1h for pg_dump and pg_dumpall, which say nothing "
+        "while they read a large catalog or wait for locks. It has to be longer than `lock_wait`.",
     )
     extra_args: ExtraArguments = Field(
         default_factory=list,
@@ -114,12 +130,20 @@ class PostgresSource(PostgresServer):
         examples=[["--no-comments", "--exclude-table-data=audit.*"]],
     )
 
+    @property
+    def silence(self) -> float:
+        """Seconds of silence that are an error; waiting for a lock is none."""
+        usual = 600.0 if self.format == "copy" else 3600.0
+        return self.idle_timeout or max(usual, self.lock_wait + 60)
+
     @model_validator(mode="after")
     def _belong_together(self) -> PostgresSource:
         if self.databases == []:
             raise ValueError("databases must not be empty; name some, or write all")
         if self.format == "copy" and self.extra_args:
             raise ValueError("extra_args has no use with format copy; no program is run")
+        if self.idle_timeout is not None and self.idle_timeout <= self.lock_wait:
+            raise ValueError("idle_timeout must be longer than lock_wait; waiting is no failure")
         return self
 
 
@@ -159,7 +183,8 @@ class PostgresPhysicalSource(PostgresServer):
         "compared with what was received.",
     )
     manifest_size: ByteSize = Field(
-        32 << 20,
+        "32MiB",
+        validate_default=True,
         ge=64 << 10,
         description="The backup manifest, about 200 bytes for each file of the server, is kept in "
         "memory; larger than this is an error.",
@@ -170,7 +195,8 @@ class PostgresPhysicalSource(PostgresServer):
         "is then partial), or do not look.",
     )
     idle_timeout: Duration = Field(
-        3600,
+        "1h",
+        validate_default=True,
         description="Give up when the server is silent for this long; a spread checkpoint takes "
         "minutes.",
     )

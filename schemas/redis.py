@@ -22,7 +22,7 @@ class RedisSentinel(Spec):
         description="Sentinels, each as host:port; the first that answers is believed.",
         examples=[["sentinel-1:26379", "sentinel-2:26379"]],
     )
-    user: Text | None = Field(None, description="User at the sentinels.")
+    user: Text | None = Field(None, description="User at the sentinels.", examples=["backup"])
     password: Secret | None = Field(None, description="Password at the sentinels.")
 
 
@@ -40,7 +40,9 @@ class RedisSource(Spec):
         description="Unix socket, instead of host and port.",
         examples=["/run/redis/redis.sock"],
     )
-    user: Text | None = Field(None, description="ACL user; default: `default`.")
+    user: Text | None = Field(
+        None, description="ACL user; default: `default`.", examples=["backup"]
+    )
     password: Secret | None = Field(None, description="Password of the user.")
     tls: Tls | None = Field(None, description="Encryption of the connections.")
     role: Literal["replica", "primary"] = Field(

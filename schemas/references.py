@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from schemas.document import Mapping, Node, Scalar, Sequence, scalars
 from schemas.problems import Path, Position, Problems, suggest
 
-_COMPRESS = frozenset({"zstd", "gzip", "xz", "lz4"})
+COMPRESS = frozenset({"zstd", "gzip", "xz", "lz4"})
 _ENCRYPT = frozenset({"age", "gpg"})
 
 
@@ -47,6 +48,8 @@ class _References:
                 self._backup(backup)
             else:
                 self._all_known = False
+        if self._all_known:
+            self._patterns(backups)
         # A name that is wrong may have meant any entry.
         if self._all_known and not any(scalar.broken for scalar in scalars(self._root.node)):
             self._unused(self._storages, "storages")
@@ -111,13 +114,28 @@ class _References:
                 self._problems.add(reference.node.at, reference.path, "is named twice", hint)
             first.setdefault(name, reference.node.at.line)
 
+    def _patterns(self, backups: list[_At]) -> None:
+        """A notifier's choice of backups must leave some."""
+        for notifier in _entries(self._notifiers):
+            names = [
+                str(backup.path[-1])
+                for backup in backups
+                if notifier.path[-1] in _texts(self._effective(backup, "notify"))
+            ]
+            for pattern in _entries(_child(notifier, "backups")) if names else ():
+                value = pattern.node.value if isinstance(pattern.node, Scalar) else None
+                if isinstance(value, str) and not any(fnmatchcase(name, value) for name in names):
+                    message = "matches no backup that names this notifier"
+                    hint = suggest(value, names, "backups")
+                    self._problems.add(pattern.node.at, pattern.path, message, hint)
+
     def _order(self, stages: list[_At]) -> None:
         """Warn about a compression that cannot help."""
         compressed = encrypted = False
         for stage in stages:
             kind = _child(stage, "type")
             name = kind.node.value if kind and isinstance(kind.node, Scalar) else None
-            if kind and name in _COMPRESS:
+            if kind and name in COMPRESS:
                 if encrypted:
                     self._warn(
                         kind,
@@ -178,6 +196,13 @@ def _entries(parent: _At | None) -> Iterator[_At]:
     elif parent and isinstance(node, Sequence):
         for index, item in enumerate(node.items):
             yield _At((*parent.path, index), item, item.at)
+
+
+def _texts(parent: _At | None) -> set[str]:
+    found = (item.node for item in _entries(parent))
+    return {
+        node.value for node in found if isinstance(node, Scalar) and isinstance(node.value, str)
+    }
 
 
 def _known(section: _At | None) -> list[str]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from schemas.base import AbsolutePath, ByteSize, Command, Duration, Secret, Spec, Suffix, Text
+from schemas.base import AbsolutePath, ByteSize, Command, Spec, Suffix, Text, in_schema
 from schemas.incremental import FilesIncremental
 from schemas.mongodb import MongodbSource
 from schemas.mysql import MysqlPhysicalSource, MysqlSource
 from schemas.postgres import PostgresPhysicalSource, PostgresSource
+from schemas.programs import Directory, Environment, ExitCodes, Timeout, User
 from schemas.redis import RedisSource
 from schemas.sqlite import SqliteSource
 
-ExitCode = Annotated[int, Field(ge=0, le=255)]
 OnUnreadable = Literal["fail", "warn", "ignore"]
 
 
@@ -34,7 +34,7 @@ def _is_name(name: str) -> str:
 
 Pattern = Annotated[str, AfterValidator(_matches_something)]
 """What is to be matched with names and paths; see `stages/sources/_files/ignore.py`."""
-MarkName = Annotated[str, AfterValidator(_is_name)]
+MarkName = Annotated[str, AfterValidator(_is_name), in_schema("^[^/]+$")]
 """The name of an item that marks the directory it is in."""
 
 
@@ -119,6 +119,8 @@ class FilesSource(Spec):
 class CommandSource(Spec):
     """What a program prints; one artifact, or one for each of several items."""
 
+    suggested: ClassVar[tuple[str, ...]] = ("command", "suffix")
+
     type: Literal["command"]
     command: Command | None = Field(
         None,
@@ -148,27 +150,25 @@ class CommandSource(Spec):
         "stream",
         description="`stream`: the output is the backup. `path`: the output is "
         '`{"full_path": "/a/file"}`, as the jobs of type `external` of nxs-backup v3 print it; '
-        "the file is read and then removed.",
+        "the file is removed when the backup is safe, and kept when it failed.",
     )
-    user: Text | None = Field(
-        None, description="User to run as, with all groups of that user; needs root."
+    user: User = None
+    name: Text | None = Field(
+        None, description="Artifact name; default: the name of the backup.", examples=["directory"]
     )
-    name: Text | None = Field(None, description="Artifact name; default: the name of the backup.")
     suffix: Suffix = Field(
         "", description="What the stream is, as a file suffix.", examples=[".sql"]
     )
-    env: dict[str, Secret] = Field(
-        default_factory=dict,
-        description="Environment variables added for the program: the place for secrets.",
-    )
-    cwd: str | None = Field(None, description="Working directory of the program.")
-    ok_exit_codes: list[ExitCode] = Field(
-        default_factory=lambda: [0], min_length=1, description="Exit codes that mean success."
-    )
+    env: Environment = Field(default_factory=dict)
+    cwd: Directory = None
+    ok_exit_codes: ExitCodes = Field(default_factory=lambda: [0])
     min_size: ByteSize = Field(
-        1, ge=1, description="A smaller output is a failure: an empty dump is no backup."
+        "1B",
+        validate_default=True,
+        ge=1,
+        description="A smaller output is a failure: an empty dump is no backup.",
     )
-    timeout: Duration | None = Field(None, description="End the program after this time.")
+    timeout: Timeout = None
 
     @model_validator(mode="after")
     def _one_of_each(self) -> CommandSource:
@@ -187,11 +187,15 @@ class StdinSource(Spec):
     """Standard input of this process, as one artifact."""
 
     type: Literal["stdin"]
-    name: Text | None = Field(None, description="Artifact name; default: the name of the backup.")
+    name: Text | None = Field(
+        None, description="Artifact name; default: the name of the backup.", examples=["dump"]
+    )
     suffix: Suffix = Field(
         "", description="What the stream is, as a file suffix.", examples=[".sql"]
     )
-    min_size: ByteSize = Field(1, ge=1, description="A smaller input is a failure.")
+    min_size: ByteSize = Field(
+        "1B", validate_default=True, ge=1, description="A smaller input is a failure."
+    )
 
 
 SourceSpec = Annotated[

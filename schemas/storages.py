@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -16,26 +16,33 @@ class LocalStorage(Spec):
     """A directory of this machine, or of anything mounted on it."""
 
     type: Literal["local"]
-    path: Text = Field(description="Directory; made when it is missing.", examples=["/srv/backups"])
+    path: Text = Field(description="Directory; made when it is missing.", examples=["/mnt/backups"])
     fsync: bool = Field(True, description="Commit only when the data has reached the disk.")
 
 
 class SftpStorage(Spec):
     """A directory on an SSH server, over SFTP."""
 
+    suggested: ClassVar[tuple[str, ...]] = ("key_file",)
+
     type: Literal["sftp"]
-    host: Text = Field(description="Name or address of the server.")
+    host: Text = Field(description="Name or address of the server.", examples=["nas.internal"])
     port: int = Field(22, ge=1, le=65535, description="TCP port of the server.")
-    user: Text = Field(description="User on the server.")
-    path: Text = Field(description="Directory on the server; made when it is missing.")
+    user: Text = Field(description="User on the server.", examples=["backup"])
+    path: Text = Field(
+        description="Directory on the server; made when it is missing.", examples=["/srv/backups"]
+    )
     password: Secret | None = Field(None, description="Password; a key is better.")
-    key_file: str | None = Field(None, description="Private key file.")
+    key_file: str | None = Field(
+        None, description="Private key file.", examples=["/etc/nxs-backup/id_ed25519"]
+    )
     key_passphrase: Secret | None = Field(None, description="Passphrase of the private key.")
     agent: bool = Field(False, description="Also offer the keys of a running SSH agent.")
     known_hosts: str | None = Field(
         None,
         description="File the host key is checked against; default: ~/.ssh/known_hosts and "
         "/etc/ssh/ssh_known_hosts.",
+        examples=["/etc/nxs-backup/known_hosts"],
     )
     host_key: str | None = Field(
         None,
@@ -57,16 +64,23 @@ class SftpStorage(Spec):
 class FtpStorage(Spec):
     """A directory on an FTP server; encrypted with TLS unless that is turned off."""
 
+    suggested: ClassVar[tuple[str, ...]] = ("password",)
+
     type: Literal["ftp"]
-    host: Text = Field(description="Name or address of the server.")
+    host: Text = Field(description="Name or address of the server.", examples=["ftp.example.net"])
     port: int | None = Field(
-        None, ge=1, le=65535, description="TCP port of the server; default: 21, implicit TLS 990."
+        None,
+        ge=1,
+        le=65535,
+        description="TCP port of the server; default: 21, implicit TLS 990.",
+        examples=[21],
     )
-    user: Text = Field(description="User on the server.")
+    user: Text = Field(description="User on the server.", examples=["backup"])
     password: Secret | None = Field(None, description="Password of the user.")
     path: Text = Field(
         description="Directory on the server, made when it is missing; without a leading / it "
-        "lies below the directory the user starts in."
+        "lies below the directory the user starts in.",
+        examples=["backups"],
     )
     tls: Tls | None = Field(
         None,
@@ -106,10 +120,14 @@ class S3ObjectLock(Spec):
 class S3Storage(Spec):
     """A bucket of Amazon S3, or of a service that speaks its protocol."""
 
+    suggested: ClassVar[tuple[str, ...]] = ("endpoint", "access_key", "secret_key")
+
     type: Literal["s3"]
     bucket: Text = Field(description="Name of the bucket; it must exist.", examples=["my-backups"])
     path: str = Field(
-        "", description="Directory inside the bucket: what all keys start with, without the slash."
+        "",
+        description="Directory inside the bucket: what all keys start with, without the slash.",
+        examples=["web-1"],
     )
     endpoint: Text | None = Field(
         None,
@@ -117,7 +135,9 @@ class S3Storage(Spec):
         examples=["https://s3.example.net"],
     )
     region: Text | None = Field(
-        None, description="Region; default: that of the environment or profile, or us-east-1."
+        None,
+        description="Region; default: that of the environment or profile, or us-east-1.",
+        examples=["eu-central-1"],
     )
     addressing: Literal["auto", "path", "virtual"] = Field(
         "auto",
@@ -128,10 +148,13 @@ class S3Storage(Spec):
         None,
         description="Access key ID. Without it credentials come from `profile`, the environment, "
         "`~/.aws`, or the role of the instance or container.",
+        examples=["${ACCESS_KEY}"],
     )
     secret_key: Secret | None = Field(None, description="Secret access key.")
     session_token: Secret | None = Field(None, description="Token of temporary credentials.")
-    profile: Text | None = Field(None, description="Profile of `~/.aws` to take credentials from.")
+    profile: Text | None = Field(
+        None, description="Profile of `~/.aws` to take credentials from.", examples=["backup"]
+    )
     storage_class: Text | None = Field(
         None, description="Storage class of the objects.", examples=["STANDARD_IA"]
     )
@@ -140,8 +163,12 @@ class S3Storage(Spec):
         description="Encryption by the service: `s3` with keys of its own, `kms` with a key of "
         "its key management. Default: what the bucket is set to.",
     )
-    kms_key: Text | None = Field(None, description="Which key, for `kms`.")
-    tags: dict[str, str] = Field({}, max_length=10, description="Tags of the objects.")
+    kms_key: Text | None = Field(
+        None, description="Which key, for `kms`.", examples=["alias/backup"]
+    )
+    tags: dict[str, str] = Field(
+        {}, max_length=10, description="Tags of the objects.", examples=[{"made-by": "nxs-backup"}]
+    )
     object_lock: S3ObjectLock | None = Field(
         None, description="Keep objects from being deleted; the bucket must allow object lock."
     )
@@ -215,30 +242,38 @@ class NfsStorage(Spec):
     """
 
     type: Literal["nfs"]
-    host: Text = Field(description="Name or address of the server.")
+    host: Text = Field(description="Name or address of the server.", examples=["nas.internal"])
     export: AbsolutePath = Field(
         description="Directory that the server exports, as it names it.", examples=["/srv/backups"]
     )
-    path: str = Field("", description="Directory below the export; made when it is missing.")
+    path: str = Field(
+        "", description="Directory below the export; made when it is missing.", examples=["web-1"]
+    )
     uid: UserId | None = Field(
-        None, description="User to act as; default: the one of this process."
+        None, description="User to act as; default: the one of this process.", examples=[1000]
     )
     gid: UserId | None = Field(
-        None, description="Group to act as; default: the one of this process."
+        None, description="Group to act as; default: the one of this process.", examples=[1000]
     )
     gids: list[UserId] | None = Field(
         None,
         max_length=16,
         description="More groups; default: those of this process, none when uid is set.",
+        examples=[[1000, 1001]],
     )
     nfs_port: int | None = Field(
-        None, ge=1, le=65535, description="TCP port of NFS; default: the portmapper is asked."
+        None,
+        ge=1,
+        le=65535,
+        description="TCP port of NFS; default: the portmapper is asked.",
+        examples=[2049],
     )
     mount_port: int | None = Field(
         None,
         ge=1,
         le=65535,
         description="TCP port of the mount service; default: the portmapper is asked.",
+        examples=[20048],
     )
     portmapper_port: int = Field(
         111, ge=1, le=65535, description="TCP port of the portmapper (rpcbind)."
@@ -262,12 +297,18 @@ class NfsStorage(Spec):
 class SmbStorage(Spec):
     """A directory of a share on an SMB server (Windows, Samba, NAS), version 2 or 3."""
 
+    suggested: ClassVar[tuple[str, ...]] = ("password",)
+
     type: Literal["smb"]
-    host: Text = Field(description="Name or address of the server.")
+    host: Text = Field(description="Name or address of the server.", examples=["nas.internal"])
     port: int = Field(445, ge=1, le=65535, description="TCP port of the server.")
     share: Text = Field(description="Name of the share.", examples=["backup"])
-    path: str = Field("", description="Directory on the share; made when it is missing.")
-    user: Text = Field(description="User; `DOMAIN\\user` and `user@domain` name a domain too.")
+    path: str = Field(
+        "", description="Directory on the share; made when it is missing.", examples=["web-1"]
+    )
+    user: Text = Field(
+        description="User; `DOMAIN\\user` and `user@domain` name a domain too.", examples=["backup"]
+    )
     password: Secret | None = Field(None, description="Password of the user.")
     encrypt: bool = Field(
         False,
@@ -304,12 +345,16 @@ class SmbStorage(Spec):
 class WebdavStorage(Spec):
     """A collection on a WebDAV server. An upload that breaks cannot go on: it fails."""
 
+    suggested: ClassVar[tuple[str, ...]] = ("user", "password")
+
     type: Literal["webdav"]
     url: Text = Field(
         description="Address of the collection; what is missing below the server's root is made.",
         examples=["https://dav.example.net/backups"],
     )
-    user: Text | None = Field(None, description="User, for basic and digest authentication.")
+    user: Text | None = Field(
+        None, description="User, for basic and digest authentication.", examples=["backup"]
+    )
     password: Secret | None = Field(None, description="Password of the user.")
     token: Secret | None = Field(None, description="Bearer token, instead of user and password.")
     auth: Literal["auto", "basic", "digest"] = Field(
@@ -414,7 +459,9 @@ class MemoryStorage(Spec):
     """Memory of this process, for tests: gone when the process ends."""
 
     type: Literal["memory"]
-    path: str = Field("", description="Name of the shared space inside the process.")
+    path: str = Field(
+        "", description="Name of the shared space inside the process.", examples=["tests"]
+    )
 
 
 StorageSpec = Annotated[

@@ -22,6 +22,7 @@ _REFERENCE = re.compile(
     re.VERBOSE,
 )
 _NO_CHARACTER = re.compile(r"\\U(?!000|0010)[0-9A-Fa-f]{8}")
+_CONFLICT = re.compile(r"^<{7}( |$)", re.MULTILINE)
 _NESTING = 10
 _QUOTES = "put the value in quotes"
 _IN_BRACKETS = f"{_QUOTES} if this is part of it; the bracket was opened in line LINE"
@@ -194,6 +195,15 @@ def events(text: str, file: str, problems: Problems) -> Iterator[Any]:
 
 
 def _report(error: MarkedYAMLError, text: str, file: str, problems: Problems) -> None:
+    conflict = _CONFLICT.search(text)
+    if conflict:
+        problems.add(
+            _position(file, text[: conflict.start()]),
+            (),
+            "a conflict of a merge is left in the file",
+            "keep what is right of both sides; remove the lines <<<<<<<, ======= and >>>>>>>",
+        )
+        return
     message, hint, at_context = _complaint(error.problem or "")
     mark = (error.context_mark if at_context else None) or error.problem_mark or error.context_mark
     if mark is None:

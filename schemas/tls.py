@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,8 @@ TlsMode = Literal["verify", "require", "prefer", "off"]
 class Tls(Spec):
     """How a connection is encrypted, and whose certificates are trusted."""
 
+    suggested: ClassVar[tuple[str, ...]] = ("ca",)
+
     mode: TlsMode | None = Field(
         None,
         description="`verify` checks the server's certificate, `require` encrypts without "
@@ -24,9 +26,18 @@ class Tls(Spec):
         None,
         description="File with the certificates of the authorities to trust, instead of those of "
         "the system.",
+        examples=["/etc/nxs-backup/ca.pem"],
     )
-    cert: Text | None = Field(None, description="File with our own certificate, for the server.")
-    key: Text | None = Field(None, description="File with its private key; default: in `cert`.")
+    cert: Text | None = Field(
+        None,
+        description="File with our own certificate, for the server.",
+        examples=["/etc/nxs-backup/client.pem"],
+    )
+    key: Text | None = Field(
+        None,
+        description="File with its private key; default: in `cert`.",
+        examples=["/etc/nxs-backup/client.key"],
+    )
 
     @model_validator(mode="after")
     def _belong_together(self) -> Tls:

@@ -61,6 +61,8 @@ class Program:
     """Give it our own standard input; without this and without chunks it reads from /dev/null."""
     timeout: float | None = None
     """Seconds after which it is ended."""
+    silence: float | None = None
+    """Seconds without a sign of life, while we wait for one, after which it is ended."""
     ok_exit_codes: Collection[int] = (0,)
     linger: float = 10.0
     """Seconds that processes it left behind may keep its pipes open in silence."""
@@ -81,6 +83,11 @@ def locate(name: str, error: type[StageError], path: str | None = None) -> str:
     if found is None:
         raise _not_found(name, error)
     return found
+
+
+def installed(*names: str, path: str | None = None) -> list[str]:
+    """The full paths of those programs that are there; see `locate`."""
+    return [found for name in names if (found := shutil.which(name, path=path))]
 
 
 def stream(
@@ -240,6 +247,8 @@ class Child:
                 self._read_stderr(fd)
         if events:
             self._last_sign = time.monotonic()
+        else:
+            self._refuse_silence()
         return any(fd == self._stdin for fd, _ in events)
 
     def _patience(self) -> float:
@@ -256,6 +265,14 @@ class Child:
             raise self._error(
                 f'"{program.name}" ended, but something it started still holds its pipes',
                 "redirect input and output of background processes",
+            )
+
+    def _refuse_silence(self) -> None:
+        # Only after a look at the pipes: whoever takes the output may have been slow, not it.
+        most = self._program.silence
+        if most is not None and time.monotonic() - self._last_sign > most:
+            raise self._error(
+                f'"{self._program.name}" was silent for {most:g} s', "see `idle_timeout`"
             )
 
     def _read_stdout(self, fd: int) -> None:

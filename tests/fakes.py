@@ -29,14 +29,18 @@ class FakeSource(Source):
         fail: Exception | None = None,
         block: bool = False,
         skipped: int = 0,
+        expected: int | None = None,
     ) -> None:
         self._chunks, self._fail, self._block, self._skipped = chunks, fail, block, skipped
+        self._expected = expected
         self.blocked = threading.Event()
+        self.released: list[Artifact] = []
 
     def artifacts(self) -> list[Artifact]:
         return [ARTIFACT]
 
     def stream(self, artifact: Artifact, context: StageContext) -> Iterator[bytes]:
+        context.expected = self._expected
         for number in range(self._skipped):
             context.findings.skip(f"/file{number}", "permission denied")
         for chunk in self._chunks:
@@ -47,6 +51,9 @@ class FakeSource(Source):
             context.teardown.sleep(3600)
         if self._fail is not None:
             raise self._fail
+
+    def release(self, artifact: Artifact) -> None:
+        self.released.append(artifact)
 
     def probe(self) -> list[str]:
         return []

@@ -24,8 +24,13 @@ PATIENCE = 3.0
 
 
 @contextmanager
-def interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
+def interruptible(
+    interrupt: Callable[[], None], reopen: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Call `interrupt` in the event loop on the first signal, while the block runs.
+
+    With `reopen`, SIGHUP calls that instead, as daemons have it, unless it came because the
+    terminal is gone.
 
     Plain handlers, because those of the loop do not run while it waits for something, such as a
     terminal that takes no output.
@@ -34,8 +39,12 @@ def interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
 
     loop = asyncio.get_running_loop()
     seen: list[int] = []
+    had_terminal = _has_terminal()
 
     def handle(number: int, _: FrameType | None) -> None:
+        if number == signal.SIGHUP and reopen and (_has_terminal() or not had_terminal):
+            loop.call_soon_threadsafe(reopen)
+            return
         if seen:
             children.kill_all()
             os._exit(130)
@@ -50,11 +59,26 @@ def interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_interruptibly(work: Callable[[], Awaitable[T]], interrupt: Callable[[], None]) -> T:
-    """Run asynchronous work to its end; `interrupt` must make it end soon."""
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal (still)."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def run_interruptibly(
+    work: Callable[[], Awaitable[T]],
+    interrupt: Callable[[], None],
+    reopen: Callable[[], None] | None = None,
+) -> T:
+    """Run asynchronous work to its end; `interrupt` must make it end soon, `reopen` is for SIGHUP,
+    see `interruptible`.
+    """
 
     async def main() -> T:
-        with interruptible(interrupt):
+        with interruptible(interrupt, reopen):
             return await work()
 
     return anyio.run(main, backend="asyncio")

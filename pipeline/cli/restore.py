@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline import catalog
 from pipeline.branch import describe
 from pipeline.catalog import Entry
+from pipeline.cli.identity import identity
 from pipeline.cli.interrupts import run_blocking
 from pipeline.cli.listing import branches
 from pipeline.cli.session import Session
@@ -31,6 +32,7 @@ def run(options: argparse.Namespace) -> int:
     """Restore; returns the exit code."""
     settle()
     session = Session(options)
+    options.identity = identity(options)
     return run_blocking(lambda teardown: _restore(session, teardown))
 
 

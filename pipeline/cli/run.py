@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 
+from pipeline.cli import ci
+from pipeline.cli.console import Console
 from pipeline.cli.interrupts import run_interruptibly
-from pipeline.cli.screen import Lines, Outlet, Screen
-from pipeline.cli.session import Session, log_level, wants_color
+from pipeline.cli.session import Session
 from pipeline.events import EventBus
-from pipeline.logs import log_subscriber
+from pipeline.log_targets import Logs
 from pipeline.malloc import Trimmer
+from pipeline.redact import printable
 from pipeline.report import RunReport
 from pipeline.runner import Runner
 
@@ -28,30 +29,36 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(session: Session) -> int:
     options = session.options
-    is_terminal = sys.stderr.isatty() and options.log_format == "text"
-    outlet = Outlet(sys.stderr.fileno())
-    screen = Screen(outlet) if is_terminal and not options.quiet else None
-    log = log_subscriber(
-        screen or Lines(outlet),
-        options.log_format,
-        log_level(options),
-        wants_color(options, is_terminal),
-        session.redactor,
-    )
-    bus = EventBus(Trimmer(), log, redactor=session.redactor)
-    if screen is not None:
-        bus.subscribe(screen.show)
+    names = session.chosen(options.backup)
+    bus = EventBus(Trimmer(), redactor=session.redactor)
+    spec = session.pipeline.log
+    with session.opening_log():
+        logs = Logs(spec, session.pipeline.host, bus)
+    console = Console(options, bus, session.ci, spec is not None and spec.journald)
     modules = session.loaded.extensions.files
     runner = Runner(session.pipeline, bus, options.parallel, modules=modules)
-    work = partial(runner.run, session.chosen(options.backup))
+    work = partial(runner.run, names)
     try:
-        report: RunReport = run_interruptibly(work, runner.interrupt)
+        report = run_interruptibly(work, runner.interrupt, logs.reopen if logs.has_file else None)
     finally:
-        if screen is not None:
-            screen.close()
-        outlet.close()
+        logs.close()
+        console.close()
+    if session.ci is not None:
+        _tell(session.ci, report, session)
     if options.json:
         session.print_json(report.to_dict())
     elif not options.quiet:
-        print(report.summary())
+        text = "\n".join(map(printable, report.summary().split("\n")))
+        print(ci.harmless(text) if session.ci else text)
     return report.outcome.exit_code
+
+
+def _tell(service: ci.Ci, report: RunReport, session: Session) -> None:
+    """What continuous integration shows of a run; nothing of it can fail the run."""
+    for finding in ci.findings_of(report):
+        session.annotate(*finding)
+    try:
+        service.summarize(report)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        session.complain(f"warning: the summary of the job cannot be written: {reason}")

@@ -6,16 +6,19 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pipeline import registry
+from pipeline.cli import ci
 from pipeline.errors import ConfigError
 from pipeline.graph import Plan, compile_backup, unknown
 from pipeline.redact import Redactor
 from pipeline.registry import Storages
 from schemas.load import InvalidConfiguration, Loaded, load
 from schemas.pipeline import Pipeline
+from schemas.problems import Problem
 
 
 class Session:
@@ -23,6 +26,7 @@ class Session:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.ci = ci.find(options, os.environ)
         self.loaded = _load(options)
         registry.add(self.loaded.extensions.components)
         self.redactor = Redactor(self.loaded.secrets)
@@ -50,6 +54,26 @@ class Session:
             self._plans[name] = compile_backup(self.pipeline, name, self.storages)
         return self._plans[name]
 
+    @contextmanager
+    def opening_log(self) -> Iterator[None]:
+        """Tell a log file that cannot be opened as a problem of the configuration, at its line.
+
+        Raises:
+            ConfigError: the block did not find it usable.
+        """
+        try:
+            yield
+        except OSError as error:
+            reason = (error.strerror or "unknown error").lower()
+            hint = "its folder must exist, and the user who runs backups must be able to write it"
+            problem = self.loaded.problem(("log", "file"), f"cannot be opened: {reason}", hint)
+            raise refused(InvalidConfiguration([problem]), self.options) from None
+
+    def annotate(self, level: str, title: str, text: str) -> None:
+        """Have continuous integration show something at a glance."""
+        if self.ci and (line := self.ci.annotation(level, title, self.redactor.text(text))):
+            self.complain(line)
+
     def print_json(self, document: Any) -> None:
         print(json.dumps(self.redactor.document(document), indent=2))
 
@@ -60,19 +84,34 @@ class Session:
         print(self.redactor.text(text), file=sys.stderr)
 
 
+def environment(options: argparse.Namespace) -> dict[str, str]:
+    """The variables of this process, and those of `--env-file` that are not set there."""
+    return {**_read_env_file(options.env_file), **os.environ}
+
+
+def refused(invalid: InvalidConfiguration, options: argparse.Namespace) -> ConfigError:
+    """The error that ends a command, after the problems have been told on stderr."""
+    _tell(invalid.problems, options)
+    errors = sum(problem.severity == "error" for problem in invalid.problems)
+    return ConfigError(f"{errors} {'problem' if errors == 1 else 'problems'}")
+
+
 def _load(options: argparse.Namespace) -> Loaded:
     """Load the configuration; problems go to stderr, one after the other."""
-    environ = {**_read_env_file(options.env_file), **os.environ}
     try:
-        loaded = load(options.file, environ)
+        loaded = load(options.file, environment(options), options.allow_commands)
     except InvalidConfiguration as invalid:
-        for problem in invalid.problems:
-            print(problem, file=sys.stderr)
-        errors = sum(problem.severity == "error" for problem in invalid.problems)
-        raise ConfigError(f"{errors} {'problem' if errors == 1 else 'problems'}") from None
-    for warning in loaded.warnings:
-        print(warning, file=sys.stderr)
+        raise refused(invalid, options) from None
+    _tell(loaded.warnings, options)
     return loaded
+
+
+def _tell(problems: Sequence[Problem], options: argparse.Namespace) -> None:
+    service = ci.find(options, os.environ)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+        if service and (annotation := service.problem(problem)):
+            print(annotation, file=sys.stderr)
 
 
 def _read_env_file(path: str | None) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pipeline import catalog
 from pipeline.branch import describe
 from pipeline.catalog import Entry
+from pipeline.cli.identity import identity
 from pipeline.cli.interrupts import run_blocking
 from pipeline.cli.listing import branches
 from pipeline.cli.session import Session
@@ -34,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """Prove the backups; 3 when some could only be proved as stored."""
     settle()
     session = Session(options)
+    options.identity = identity(options)
     proofs = run_blocking(lambda teardown: _verify(session, teardown))
     if options.json:
         session.print_json({"verified": [asdict(proof) for proof in proofs]})

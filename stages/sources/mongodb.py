@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from pipeline.context import StageContext
 from pipeline.errors import SourceError
-from pipeline.stage import CHUNK, Artifact, Source
+from pipeline.stage import CHUNK, Artifact, Needed, Source
 from schemas.mongodb import MongodbSource
+from stages._child import installed
 from stages.sources._mongodb import catalog, programs
 from stages.sources._mongodb.archive import LARGEST_DOCUMENT
 from stages.sources._mongodb.catalog import Choice
@@ -104,6 +105,12 @@ class Mongodb(Source):
 
     def examine(self, chunks: Iterator[bytes], context: StageContext) -> str:
         return examine(chunks, context.teardown)
+
+    def programs(self) -> list[Needed]:
+        package = "the package mongodb-database-tools of MongoDB"
+        dump, restore = programs.DUMP, programs.RESTORE
+        found = [Needed(dump, installed(dump), package)] if self._spec.method == "client" else []
+        return [*found, Needed(restore, installed(restore), package, to_restore=True)]
 
     def probe(self) -> list[str]:
         from stages.sources._mongodb.probe import facts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.context import StageContext
 from pipeline.errors import SourceError
-from pipeline.stage import CHUNK, Artifact, Source
+from pipeline.stage import CHUNK, Artifact, Needed, Source
 from schemas.mysql import MysqlSource
 from stages.sources._mysql import catalog, client, script
 from stages.sources._mysql.catalog import Choice
@@ -137,6 +137,9 @@ class Mysql(Source):
         if script.END.encode() not in end and not self._spec.extra_args:
             raise SourceError("the dump does not end with the line that a whole one has")
         return f"a whole dump of {size} lines"
+
+    def programs(self) -> list[Needed]:
+        return [client.needed(self._spec)] if self._spec.method == "client" else []
 
     def probe(self) -> list[str]:
         from stages.sources._mysql.probe import facts

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.context import StageContext
 from pipeline.errors import SourceError
-from pipeline.stage import CHUNK, Artifact, Source
+from pipeline.stage import CHUNK, Artifact, Needed, Source
 from schemas.mysql import MysqlPhysicalSource
 from stages.sources._mysql.link import Link
 from stages.sources._mysql.login import login
@@ -98,6 +98,9 @@ class MysqlPhysical(Source):
         if not stream.is_understood:
             return "an xbstream with parts that cannot be checked here"
         return f"a whole xbstream of {stream.files} files"
+
+    def programs(self) -> list[Needed]:
+        return tool.needed(self._spec)
 
     def probe(self) -> list[str]:
         with self._looking() as link:

@@ -8,10 +8,10 @@ from fnmatch import fnmatchcase
 
 from pipeline.context import StageContext, Teardown
 from pipeline.errors import SourceError
-from pipeline.stage import CHUNK, Artifact, Source
+from pipeline.stage import CHUNK, Artifact, Needed, Source
 from schemas.postgres import PostgresSource
 from stages.sources._postgres import examine as _examine
-from stages.sources._postgres.clients import Client, find
+from stages.sources._postgres.clients import Client, find, needed
 from stages.sources._postgres.copy import BUFFER, export
 from stages.sources._postgres.dump import dump, dump_globals
 from stages.sources._postgres.link import Link
@@ -81,6 +81,15 @@ class Postgres(Source):
             yield from export(self._spec, target.database, context)
         else:
             yield from dump(self._spec, target.database, target.client, context)
+
+    def programs(self) -> list[Needed]:
+        spec = self._spec
+        names = [] if spec.format == "copy" else ["pg_dump"]
+        names += ["pg_dumpall"] if spec.globals else []
+        found = [needed(name, spec.programs) for name in names]
+        restores = {"custom": ["pg_restore"], "plain": ["psql"], "copy": []}[spec.format]
+        restores += ["psql"] if spec.globals and spec.format != "plain" else []
+        return found + [needed(name, spec.programs, to_restore=True) for name in restores]
 
     def probe(self) -> list[str]:
         spec = self._spec

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.context import StageContext
-from pipeline.stage import CHUNK, Artifact, Source
+from pipeline.stage import CHUNK, Artifact, Needed, Source
 from schemas.postgres import PostgresPhysicalSource
+from stages.sources._postgres.clients import needed
 from stages.sources._postgres_physical import check
 from stages.sources._postgres_physical.client import client_backup
 from stages.sources._postgres_physical.look import describe, why_not_on
@@ -49,6 +50,12 @@ class PostgresPhysical(Source):
 
     def refuses(self, artifact: Artifact, index: Iterator[bytes]) -> str | None:
         return why_not_on(self._spec, b"".join(index))
+
+    def programs(self) -> list[Needed]:
+        folder = self._spec.programs
+        found = [needed("pg_basebackup", folder)] if self._spec.method == "client" else []
+        combine = needed("pg_combinebackup", folder, to_restore=True)
+        return [*found, *([combine] if self.periods else [])]
 
     def probe(self) -> list[str]:
         return describe(self._spec)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from pipeline.context import StageContext
 from pipeline.errors import SourceError
-from pipeline.stage import CHUNK, Artifact, Shard, Source
+from pipeline.stage import CHUNK, Artifact, Needed, Shard, Source
 from schemas.redis import RedisSource
-from stages._child import Program, locate, stream
+from stages._child import Program, installed, locate, stream
 from stages._tls import tls_mode
 from stages.sources._redis.link import Link, Node, linked
 from stages.sources._redis.nodes import nodes
@@ -59,6 +59,12 @@ class Redis(Source):
         if not proof.has_checksum:
             context.findings.warn("the dump has no checksum: the server computes none")
 
+    def programs(self) -> list[Needed]:
+        if self._spec.method != "client":
+            return []
+        package = "the package redis-tools (Red Hat: redis)"
+        return [Needed(_CLIENT, installed(_CLIENT), package)]
+
     def probe(self) -> list[str]:
         facts = []
         if self._spec.method == "client":
@@ -78,6 +84,7 @@ class Redis(Source):
         with linked(self._spec, node, context) as link:
             _note(link, context)
             position, chunks = link.dump()
+            context.expected = link.announced
             context.findings.facts |= dict(
                 zip(("replication_id", "offset"), position, strict=False)
             )

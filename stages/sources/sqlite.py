@@ -58,6 +58,7 @@ class Sqlite(Source):
         with opened(path, self._spec.busy_timeout, context) as snapshot:
             self._check(path, snapshot)
             self._note(snapshot, context)
+            context.expected = snapshot.size
             chunks = snapshot.chunks()
             if snapshot.journal_mode == "wal" or snapshot.size > _SMALL:
                 for chunk in chunks:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import select
+import stat
 import threading
 from collections.abc import Generator, Iterator
 
@@ -35,6 +36,7 @@ class Stdin(Source):
 
     def stream(self, artifact: Artifact, context: StageContext) -> Iterator[bytes]:
         self._refuse_terminal()
+        context.expected = self._size()
         with contextlib.suppress(OSError):
             # Not a pipe, or over the user's limit for pipes: slower, not wrong.
             fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, CHUNK)
@@ -68,6 +70,13 @@ class Stdin(Source):
                     return
                 if data:
                     yield data
+
+    def _size(self) -> int | None:
+        """How much there is, when the input is a file."""
+        found = os.fstat(self._fd)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        return max(found.st_size - os.lseek(self._fd, 0, os.SEEK_CUR), 0)
 
     def _read(self) -> bytes | None:
         try:

@@ -178,6 +178,8 @@ def test_a_new_server_starts_with_the_same_data(
     assert context.findings.counts["keys"] > 100
     assert context.findings.facts["format"].startswith("REDIS")
     assert ("offset" in context.findings.facts) is (method == "native")
+    knows = method == "native" and diskless == "no"
+    assert context.expected == (len(content) if knows else None)
 
 
 def test_over_tls_and_over_a_socket(server: RedisServer) -> None:

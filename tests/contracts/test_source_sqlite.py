@@ -153,7 +153,9 @@ def test_it_is_a_point_in_time_while_others_write(
         for _ in range(40):
             context = StageContext()
             _, stream = start(build(path), context)
-            seen.append(assert_consistent(b"".join(stream), tmp_path))
+            content = b"".join(stream)
+            seen.append(assert_consistent(content, tmp_path))
+            assert context.expected == len(content)
             assert context.findings.facts == {"journal": "log" if mode == "wal" else "rollback"}
     assert seen == sorted(seen)
     assert seen[-1] > seen[0], "nobody wrote"

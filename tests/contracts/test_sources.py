@@ -292,19 +292,21 @@ class TestCommand:
         path.write_bytes(BLOCK + b"end")
         code = f"import json; print(json.dumps({{'full_path': {str(path)!r}}}))"
         source = run_python(code, prints="path")
+        (artifact,) = source.artifacts()
         assert read(source) == BLOCK + b"end"
+        assert path.exists(), "it is not stored yet"
+        source.release(artifact)
         assert not path.exists()
         with pytest.raises(SourceError, match="cannot be read: no such file"):
             read(source)
+        with pytest.raises(SourceError, match="cannot be removed: no such file"):
+            source.release(artifact)
 
-    def test_a_file_stays_when_it_was_not_read_to_its_end(self, tmp_path: Path) -> None:
-        path = tmp_path / "dump"
-        path.write_bytes(BLOCK * 3)
-        code = f"import json; print(json.dumps({{'full_path': {str(path)!r}}}))"
-        _, stream = start(run_python(code, prints="path"), StageContext())
-        assert next(stream)
-        stream.close()  # type: ignore[attr-defined]
-        assert path.exists()
+    def test_there_is_nothing_to_remove_of_a_program_that_prints_the_data(self) -> None:
+        source = run_python("print('data')")
+        (artifact,) = source.artifacts()
+        assert read(source) == b"data\n"
+        source.release(artifact)
 
     @pytest.mark.parametrize("printed", ["", "done", "[]", "{}", '{"full_path": "dump"}'])
     def test_anything_else_than_a_path_is_a_failure(self, printed: str) -> None:
@@ -355,6 +357,22 @@ class TestStdin:
         thread.join()
         os.close(out)
         assert chunks == [BLOCK]
+
+    def test_how_much_is_expected_is_known_of_a_file_and_not_of_a_pipe(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "dump").write_bytes(BLOCK)
+        with open(tmp_path / "dump", "rb", buffering=0) as file:
+            file.seek(1000)  # as a shell leaves it that has read a part
+            context = StageContext()
+            content = b"".join(start(reading(file.fileno()), context)[1])
+        assert context.expected == len(content) == len(BLOCK) - 1000
+        out, into = os.pipe()
+        os.close(into)
+        context = StageContext()
+        assert list(start(reading(out), context)[1]) == []
+        os.close(out)
+        assert context.expected is None
 
     def test_no_input_is_an_empty_stream(self) -> None:
         # That this is too small for a backup is for the engine to see.

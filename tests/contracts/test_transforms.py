@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -11,16 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from pipeline import registry
 from pipeline.context import StageContext
 from pipeline.errors import Aborted, TransformError
 from pipeline.stage import CHUNK
+from schemas.manifest import ManifestStage
 from stages.transforms.zstd import default_threads
+from tests.contracts.gpg_home import FINGERPRINT, PRIVATE, PUBLIC, gpg_home
 from tests.contracts.transform import (
     Case,
     TransformContract,
     apply,
     build,
+    children,
+    close,
     cut,
     invert,
     leaving_nothing,
@@ -38,7 +46,17 @@ RECIPIENTS = [
 ]
 AGE = {"type": "age", "recipients": RECIPIENTS, "identity_file": str(KEYS)}
 AGE_WRITES = ["age", *(word for key in RECIPIENTS for word in ("-r", key))]
+GPG = {"type": "gpg", "recipient_files": [str(PUBLIC)]}
+GPG_WRITES = ["gpg", "-q", "--batch", "-e", "-f", str(PUBLIC), "--trust-model", "always"]
 GZIP = {"type": "filter", "command": ["gzip", "-1"], "inverse": ["gzip", "-d"], "suffix": ".gz"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def private_key_of_gpg() -> Iterator[None]:
+    """It can only be in a home directory, where gpg and its agent look for it."""
+    with gpg_home(PRIVATE) as home, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GNUPGHOME", str(home))
+        yield
 
 
 @pytest.mark.parametrize(
@@ -54,6 +72,7 @@ GZIP = {"type": "filter", "command": ["gzip", "-1"], "inverse": ["gzip", "-d"], 
         pytest.param(Case({"type": "lz4"}, tool_writes=["lz4"]), id="lz4"),
         pytest.param(Case({"type": "lz4", "level": 3}), id="lz4-high"),
         pytest.param(Case(AGE, tool_writes=AGE_WRITES), id="age"),
+        pytest.param(Case(GPG, tool_writes=GPG_WRITES), id="gpg"),
         pytest.param(
             Case({"type": "throttle", "rate": "100GB/s"}, sees_damage=False), id="throttle"
         ),
@@ -91,9 +110,9 @@ class TestZstd:
         assert stored[4] & 0b100  # Content_Checksum_flag of the frame header, RFC 8878
 
     @pytest.mark.parametrize(
-        ("processors", "threads"), [(1, 0), (2, 0), (3, 2), (4, 3), (5, 4), (64, 4)]
+        ("processors", "threads"), [(1, 0), (2, 2), (3, 2), (4, 3), (5, 4), (64, 4)]
     )
-    def test_threads_leave_a_processor_for_the_others(self, processors: int, threads: int) -> None:
+    def test_threads_take_what_processors_there_are(self, processors: int, threads: int) -> None:
         assert default_threads(processors) == threads
 
     def test_a_stream_cut_between_frames_is_whole_to_the_format(self) -> None:
@@ -122,6 +141,158 @@ class TestLz4:
             transform.probe()
         with pytest.raises(TransformError, match='"lz4" is not installed'):
             apply(transform, [b"x"])
+
+
+CANARY = "canary pass phrase"
+PASSPHRASE = {"type": "gpg", "passphrase": CANARY}
+KEY = ["--batch", "--quiet", "--passphrase", CANARY, "--quick-generate-key"]
+
+
+def gpg(*arguments: str | Path, data: bytes = b"") -> bytes:
+    done = subprocess.run(["gpg", "--batch", "-q", *arguments], input=data, stdout=-1, check=True)
+    return done.stdout
+
+
+class TestGpg:
+    def test_a_passphrase_is_all_it_takes(self, tmp_path: Path) -> None:
+        plain = sample(3 * CHUNK)
+        stored = apply(build(PASSPHRASE), cut(plain, CHUNK))
+        assert invert(build(PASSPHRASE), stored) == plain
+        (tmp_path / "word").write_text(CANARY)
+        word = ["--pinentry-mode", "loopback", "--passphrase-file", tmp_path / "word"]
+        assert gpg(*word, "-d", data=b"".join(stored)) == plain
+        assert (
+            invert(build(PASSPHRASE), [gpg(*word, "-c", "--s2k-count", "65536", data=plain)])
+            == plain
+        )
+
+    def test_a_wrong_passphrase_is_refused_without_telling_it(self) -> None:
+        stored = apply(build(PASSPHRASE), [b"x"])
+        with pytest.raises(TransformError, match="Bad session key") as raised:
+            invert(build({**PASSPHRASE, "passphrase": CANARY + "!"}), stored)
+        assert CANARY not in str(raised.value)
+
+    def test_the_passphrase_is_in_no_argument_and_no_variable(self) -> None:
+        before = children()
+        stored = build(PASSPHRASE).apply((sample(CHUNK) for _ in range(64)), StageContext())
+        assert next(stored)
+        (pid,) = children() - before
+        for where in ("cmdline", "environ"):
+            assert CANARY.encode() not in Path(f"/proc/{pid}/{where}").read_bytes()
+        close(stored)
+
+    @pytest.mark.parametrize("spec", [GPG, PASSPHRASE], ids=["key-file", "passphrase"])
+    def test_encryption_needs_no_home_and_leaves_nothing(
+        self, spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("GNUPGHOME")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert apply(build(spec), [b"x"])
+        assert build(spec).probe()[0].startswith("gpg (GnuPG) ")
+        if "passphrase" in spec:
+            assert invert(build(spec), apply(build(spec), [b"x"])) == b"x"
+        assert list(tmp_path.iterdir()) == []
+
+    def test_keys_of_a_keyring_are_named_by_fingerprint(self) -> None:
+        spaced = " ".join(cut_text(FINGERPRINT.lower(), 4))
+        with gpg_home(PUBLIC) as home:
+            transform = build({"type": "gpg", "recipients": [spaced], "home": str(home)})
+            assert transform.probe()[0].endswith(" encrypts to 1 public key")
+            stored = apply(transform, [b"x"])
+            assert transform.can_invert() == f'there is no private key in "{home}"'
+            with pytest.raises(TransformError, match="No secret key"):
+                invert(transform, stored)
+        assert invert(build(GPG), stored) == b"x"
+
+    @pytest.mark.parametrize(
+        ("spec", "message"),
+        [
+            ({"recipients": ["A" * 40]}, "No public key"),
+            ({"recipient_files": ["/no/such.asc"]}, "No such file"),
+            ({"recipient_files": [str(KEYS)]}, "no valid OpenPGP data"),
+        ],
+    )
+    def test_a_key_that_is_not_there_is_found_by_the_probe(
+        self, spec: dict[str, Any], message: str
+    ) -> None:
+        transform = build({"type": "gpg", **spec})
+        for way in (transform.probe, lambda: apply(transform, [b"x"])):
+            with pytest.raises(TransformError, match=message):
+                way()
+
+    def test_an_expired_key_is_refused(self) -> None:
+        with gpg_home() as home:
+            past = ["--faked-system-time", "20200101T000000"]
+            at = ["--homedir", home]
+            gpg(
+                *at,
+                *past,
+                "--passphrase",
+                "",
+                "--quick-generate-key",
+                "old",
+                "rsa2048",
+                "encr",
+                "1d",
+            )
+            listed = gpg(*at, "--with-colons", "--list-keys").decode()
+            fingerprint = next(line for line in listed.splitlines() if line.startswith("fpr"))
+            spec = {"recipients": [fingerprint.split(":")[9]], "home": str(home)}
+            with pytest.raises(TransformError, match="Unusable public key"):
+                build({"type": "gpg", **spec}).probe()
+
+    def test_a_locked_private_key_is_unlocked_or_refused_at_once(self) -> None:
+        with gpg_home() as home:
+            locked = ["--homedir", home, "--pinentry-mode", "loopback", *KEY]
+            gpg(*locked, "locked", "future-default", "default", "never")
+            listed = gpg("--homedir", home, "--with-colons", "--list-keys").decode()
+            fingerprint = next(line for line in listed.splitlines() if line.startswith("fpr"))
+            spec = {"recipients": [fingerprint.split(":")[9]], "home": str(home), "type": "gpg"}
+            # The agent remembers what it was told when the key was made.
+            subprocess.run(["gpgconf", "--homedir", home, "--kill", "gpg-agent"], check=True)
+            (home / "asker").write_text(f"#!/bin/sh\ntouch {home}/asked\nexit 1\n")
+            (home / "asker").chmod(0o755)
+            with open(home / "gpg-agent.conf", "a") as settings:
+                settings.write(f"pinentry-program {home}/asker\n")
+            stored = apply(build(spec), [b"x"])
+            with pytest.raises(TransformError, match="decryption failed"):
+                invert(build(spec), stored)
+            assert not (home / "asked").exists(), "nobody is there to answer"
+            assert invert(build({**spec, "key_passphrase": CANARY}), stored) == b"x"
+
+    def test_settings_that_are_gone_are_not_needed_to_go_back(self) -> None:
+        stored = apply(build(GPG), [b"x"])
+        stage = ManifestStage(type="gpg", suffix=".gpg", undo="gpg -q -d")
+        assert invert(registry.make_inverse(stage, None), stored) == b"x"
+
+    def test_a_stream_that_gpg_takes_for_whole_and_is_not_is_refused(self) -> None:
+        """Cut within its first packet: gpg exits with 0, and has said nothing."""
+        stored = b"".join(apply(build(GPG), [b"x"]))[:5]
+        assert gpg("-d", data=stored) == b""
+        with pytest.raises(TransformError, match="damaged, or no gpg made it"):
+            invert(build(GPG), [stored])
+
+    @pytest.mark.parametrize(
+        ("spec", "message"),
+        [
+            ({}, "needs recipients, recipient_files or a passphrase"),
+            ({"recipients": ["ops@example.net"]}, "must be the fingerprint of a key"),
+            ({"recipients": ["4390F7518C8CC487"]}, "must be the fingerprint of a key"),
+            ({"recipient_files": ["x"], "passphrase": "y"}, "not both"),
+            ({"passphrase": "x\ny"}, "must be one line"),
+            ({"passphrase": ""}, "must be one line that is not empty"),
+            ({"passphrase": "x", "key_passphrase": "y"}, "key_passphrase has no use"),
+        ],
+    )
+    def test_settings_that_cannot_work_are_refused(
+        self, spec: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(ValidationError, match=message):
+            build({"type": "gpg", **spec})
+
+
+def cut_text(text: str, size: int) -> list[str]:
+    return [text[start : start + size] for start in range(0, len(text), size)]
 
 
 class TestThrottle:
@@ -191,6 +362,46 @@ class TestFilter:
             with pytest.raises(Aborted):
                 list(transform.apply([b"x"], context))
             timer.join()
+
+    def test_it_starts_in_its_directory(self, tmp_path: Path) -> None:
+        (tmp_path / "mine").write_text("#!/bin/sh\ncat; pwd\n")
+        (tmp_path / "mine").chmod(0o755)
+        transform = build({"type": "filter", "command": ["./mine"], "cwd": str(tmp_path)})
+        assert transform.probe() == [f'"./mine" is "{tmp_path}/./mine"']
+        assert apply(transform, [b"x"]) == [f"x{tmp_path}\n".encode()]
+
+    def test_a_directory_that_is_missing_is_named(self) -> None:
+        transform = build({"type": "filter", "command": ["cat"], "cwd": "/no/such"})
+        for way in (transform.probe, lambda: apply(transform, [b"x"])):
+            with pytest.raises(TransformError, match='directory "/no/such" does not exist'):
+                way()
+
+    def test_other_exit_codes_may_be_good_but_not_on_the_way_back(self) -> None:
+        ends_with_one = ["sh", "-c", "cat; exit 1"]
+        spec = {"type": "filter", "command": ends_with_one, "inverse": ends_with_one}
+        transform = build({**spec, "ok_exit_codes": [0, 1]})
+        assert apply(transform, [b"x"]) == [b"x"]
+        with pytest.raises(TransformError, match="exit code 1"):
+            invert(transform, [b"x"])
+        with pytest.raises(TransformError, match="exit code 1"):
+            apply(build(spec), [b"x"])
+
+    def test_one_that_takes_too_long_is_ended(self) -> None:
+        command = ["sh", "-c", "cat; sleep 1000"]
+        transform = build({"type": "filter", "command": command, "timeout": "300ms"})
+        with leaving_nothing(), pytest.raises(TransformError, match=r"did not end within 0\.3 s"):
+            apply(transform, [b"x"])
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+    def test_it_runs_as_another_user(self) -> None:
+        command = ["sh", "-c", "cat; id -un"]
+        transform = build({"type": "filter", "command": command, "user": "nobody"})
+        assert apply(transform, [b"x"]) == [b"xnobody\n"]
+
+    def test_a_user_that_does_not_exist_is_found_by_the_probe(self) -> None:
+        transform = build({"type": "filter", "command": ["cat"], "user": "nobody-at-all"})
+        with pytest.raises(TransformError, match='no user "nobody-at-all"'):
+            transform.probe()
 
     def test_a_program_that_is_missing_is_found_by_the_probe(self) -> None:
         transform = build({"type": "filter", "command": ["cat"], "inverse": ["no-such-program"]})

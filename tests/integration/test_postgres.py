@@ -389,6 +389,22 @@ class TestFailure:
                     read(source)
         assert left_behind(server) == []
 
+    @pytest.mark.parametrize("kind", ["custom", "copy"])
+    def test_a_server_that_falls_silent_is_given_up(self, kind: str) -> None:
+        with Postgresql() as server:
+            server.execute(
+                "CREATE TABLE big AS SELECT repeat(md5(n::text), 9) FROM generate_series(1,30000) n"
+            )
+            source = logical(server, format=kind, lock_wait="1s", idle_timeout="2s")
+            stream = source.stream(artifact(source, "postgres"), StageContext())
+            assert next(stream)
+            server.freeze()
+            try:
+                with pytest.raises(SourceError, match="silent for 2 s; see `idle_timeout`"):
+                    list(stream)
+            finally:
+                server.thaw()
+
 
 class TestSecrets:
     @pytest.mark.parametrize("kind", ["custom", "plain"])

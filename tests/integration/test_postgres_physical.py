@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -18,7 +20,7 @@ from pipeline.context import Increment, StageContext
 from pipeline.errors import SourceError
 from stages.sources._postgres_physical.manifest import origin
 from tests.integration.postgres_source import artifact, left_behind, physical, read
-from tests.servers.base import HOST
+from tests.servers.base import HOST, IS_ROOT
 from tests.servers.postgres import (
     DEBIAN,
     NEW,
@@ -250,8 +252,59 @@ class Series:
         return chunks
 
 
+_APPLY = """
+import sys
+from pathlib import Path
+from pipeline.errors import SourceError
+from pipeline.stage import Artifact
+from schemas.postgres import PostgresPhysicalSource
+from stages.sources.postgres_physical import PostgresPhysical
+spec = PostgresPhysicalSource(type="postgres_physical", programs=sys.argv[1])
+try:
+    chunks = iter([sys.stdin.buffer.read()])
+    PostgresPhysical(spec).apply(chunks, Artifact("shop", ".tar"), Path(sys.argv[2]))
+except SourceError as error:
+    print(error.message, end="")
+"""
+
+
+_UNSHARE = ("unshare", "--mount", *(() if IS_ROOT else ("--map-root-user",)))
+
+
+def can_mount() -> bool:
+    """Whether this system lets us have mounts of our own, as containers often do not."""
+    return not subprocess.run([*_UNSHARE, "true"], stderr=subprocess.DEVNULL).returncode
+
+
+def applied_onto_mount(chunks: list[bytes], target: Path, mounted: Path) -> str:
+    """Bring an increment back where a directory is a mount point; the error, if there is one."""
+    script = f'mount --bind "{mounted}" "{mounted}" && exec "$@"'
+    command = [*_UNSHARE, "sh", "-c", script, "sh", sys.executable, "-c", _APPLY]
+    command += [str(programs(NEW)), str(target)]
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        command,
+        input=b"".join(chunks),
+        stdout=subprocess.PIPE,
+        env={**os.environ, **path},
+        check=True,
+    )
+    return done.stdout.decode()
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Digests of all files below a folder, and where links lead."""
+    return {
+        str(path): os.readlink(path)
+        if path.is_symlink()
+        else hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
+
+
 class TestIncrements:
-    def test_a_chain_with_a_tablespace_becomes_one_directory(self) -> None:
+    def test_a_chain_with_a_tablespace_becomes_one_directory_also_a_mounted_one(self) -> None:
         with Postgresql(NEW, settings=SUMMARIES) as server, ExitStack() as stack:
             server.execute(f"CREATE TABLESPACE s LOCATION '{server.folder('space')}'")
             fill(server)
@@ -271,9 +324,17 @@ class TestIncrements:
             stack.callback(copy.stop)
             target, source = copy.data, series.source
             source.restore(iter(copies[0]), artifact(source), target, False)
-            for chunks in copies[1:]:
-                assert source.apply(iter(chunks), artifact(source), target) == []
+            assert source.apply(iter(copies[1]), artifact(source), target) == []
+            if can_mount():
+                before = contents(copy.dir)
+                failed = applied_onto_mount(copies[2], target, target / "pg_wal")
+                assert failed == f'cannot restore into "{target}": Device or resource busy'
+                assert contents(copy.dir) == before
+                assert applied_onto_mount(copies[2], target, target) == ""
+            else:
+                assert source.apply(iter(copies[2]), artifact(source), target) == []
             assert sorted(os.listdir(copy.dir)) == ["data", "data.tablespaces"]
+            assert not [path for path in copy.dir.rglob("*") if path.name.endswith(".part")]
             copy.own()
             verify(copy)
             copy.start()

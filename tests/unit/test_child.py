@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -216,6 +217,22 @@ class TestEnding:
     def test_a_program_that_takes_too_long(self) -> None:
         with pytest.raises(SourceError, match=r'"sleep" did not end within 0\.2 s'):
             run(Program(["sleep", "1000"], timeout=0.2))
+
+    def test_one_that_falls_silent_is_ended(self) -> None:
+        program = shell("echo begun; sleep 1000", silence=0.5)
+        chunks = stream(program, StageContext(), SourceError)
+        assert next(chunks) == b"begun\n"
+        with pytest.raises(SourceError, match=r'"sh" was silent for 0\.5 s; see `idle_timeout`'):
+            next(chunks)
+
+    def test_a_slow_taker_is_no_silent_program(self) -> None:
+        script = "for n in 1 2 3 4 5 6; do head -c 2000000 /dev/zero; done"
+        sizes = []
+        for chunk in stream(shell(script, silence=0.4), StageContext(), SourceError):
+            sizes.append(len(chunk))
+            if len(sizes) < 3:
+                time.sleep(1)
+        assert sum(sizes) == 12_000_000
 
     @pytest.mark.parametrize("script", ["echo ready; sleep 1000", IGNORING], ids=["sleep", "trap"])
     def test_closing_ends_the_whole_group(self, script: str) -> None:

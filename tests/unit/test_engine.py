@@ -18,6 +18,7 @@ import pytest
 from pipeline.channel import Channel
 from pipeline.context import StageContext
 from pipeline.engine import ArtifactRun
+from pipeline.errors import SourceError
 from pipeline.events import Event, Progressed
 from pipeline.report import ArtifactReport, Outcome
 from pipeline.stage import CHUNK, Artifact
@@ -385,7 +386,7 @@ async def test_an_unexpected_error_of_a_stage_is_named_not_swallowed(
     monkeypatch.setattr(source, "stream", broken)
     report = await finish(artifact_run(plan(source, [branch(storage)])))
     assert report.outcome is Outcome.FAILED
-    assert report.error == "ZeroDivisionError: oops"
+    assert report.error == "source fake: ZeroDivisionError: oops"
     assert is_untouched(storage)
 
 
@@ -403,6 +404,28 @@ async def test_progress_names_the_stage_everything_waits_for() -> None:
     assert progress.bottleneck == "offsite"
 
 
+async def test_progress_tells_what_is_expected_and_how_full_each_channel_is() -> None:
+    seen: list[Event] = []
+    source = FakeSource(DATA * 2, block=True, expected=sum(map(len, DATA)) * 2)
+    hanging = FaultyStorage(NullStorage(), "write", hang=True)
+    made = plan(source, [branch(hanging, "offsite")], [FakeTransform()])
+    run = artifact_run(made, seen.append)
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.run)
+        with anyio.fail_after(10):
+            while not any(e.stages[2].fill for e in seen if isinstance(e, Progressed)):
+                await anyio.sleep(0.02)
+        group.cancel_scope.cancel()
+    *_, last = (event for event in seen if isinstance(event, Progressed))
+    assert last.total == sum(map(len, DATA)) * 2
+    assert [stage.kind for stage in last.stages] == ["source", "transform", "storage"]
+    first, transform, storage = (stage.fill for stage in last.stages)
+    assert first is None
+    assert transform is not None
+    assert storage is not None
+    assert storage > 0
+
+
 async def test_two_hundred_failures_at_random_moments_never_commit(
     storage: memory.Memory,
 ) -> None:
@@ -410,3 +433,45 @@ async def test_two_hundred_failures_at_random_moments_never_commit(
         made = plan(broken_source(number % 12), [branch(storage)], [FakeTransform()])
         await partial(artifact_run(made).run)()
     assert is_untouched(storage)
+
+
+class TestRelease:
+    """What an artifact was read from may go when it is safe, and only then."""
+
+    async def test_an_artifact_that_is_stored(self, storage: memory.Memory) -> None:
+        source = FakeSource(DATA)
+        await finish(artifact_run(plan(source, [branch(storage)])))
+        assert [artifact.name for artifact in source.released] == ["crm"]
+
+    async def test_an_artifact_that_is_where_it_has_to_be(
+        self, storage: memory.Memory, other: memory.Memory
+    ) -> None:
+        source = FakeSource(DATA)
+        bad = FaultyStorage(other, "commit")
+        made = plan(source, [branch(storage), branch(bad, "offsite", required=False)])
+        report = await finish(artifact_run(made))
+        assert report.outcome is Outcome.PARTIAL
+        assert len(source.released) == 1
+
+    @pytest.mark.parametrize("step", ["write", "commit", "manifest commit"])
+    async def test_an_artifact_that_is_not_stored_stays(
+        self, storage: memory.Memory, other: memory.Memory, step: str
+    ) -> None:
+        source = FakeSource(DATA)
+        made = plan(source, [branch(FaultyStorage(storage, step)), branch(other, "offsite")])
+        assert (await finish(artifact_run(made))).outcome is Outcome.FAILED
+        assert source.released == []
+
+    async def test_an_artifact_that_failed_stays(self, storage: memory.Memory) -> None:
+        source = broken_source()
+        await finish(artifact_run(plan(source, [branch(storage)])))
+        assert source.released == []
+
+    async def test_what_cannot_go_is_a_warning(self, storage: memory.Memory) -> None:
+        class Clinging(FakeSource):
+            def release(self, artifact: Artifact) -> None:
+                raise SourceError("it is still there")
+
+        report = await finish(artifact_run(plan(Clinging(DATA), [branch(storage)])))
+        assert report.outcome is Outcome.OK
+        assert report.warnings == ["it is still there"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -118,8 +119,22 @@ def test_a_file_of_somebody_else_is_refused(folder: Path) -> None:
 
 WRONG = {
     "missing": (None, "cannot be read: no such file"),
-    "fails": ("1 / 0", "fails with ZeroDivisionError when it is loaded"),
-    "syntax": ("def", "fails with SyntaxError when it is loaded"),
+    "fails": (
+        "x = 1\n1 / 0",
+        "fails with ZeroDivisionError when it is loaded\n    hint: see line 2 of shout.py",
+    ),
+    "fails further inside": (
+        "import json\n\njson.loads('{')",
+        "fails with JSONDecodeError when it is loaded\n    hint: see line 3 of shout.py",
+    ),
+    "syntax": (
+        "x = 1\ndef",
+        "fails with SyntaxError when it is loaded\n    hint: see line 2 of shout.py",
+    ),
+    "import": (
+        "import no_such_thing",
+        'fails with ModuleNotFoundError when it is loaded\n    hint: "no_such_thing" is not',
+    ),
     "nothing": ("x = 1", "adds nothing"),
     "another version": (f"API = {API + 1}", f"is written for version {API + 1} of the contracts"),
     "no dictionary": ("SOURCES = []", "has no dictionary in SOURCES"),
@@ -135,6 +150,45 @@ def test_a_module_that_cannot_be_used_is_named_with_the_reason(folder: Path, cas
     if text is not None:
         write(folder / "shout.py", text)
     assert f"modules[0]: {message}" in problems(folder)
+
+
+MISUSED = {
+    "no contract": (
+        SHOUT.replace("class Shout(Transform)", "class Shout"),
+        'the module "shout.py" maps "shout" to what is no Transform',
+    ),
+    "no class": (
+        SHOUT.replace("{ShoutTransform: Shout}", "{ShoutTransform: len}"),
+        'maps "shout" to what is no Transform',
+    ),
+    "a method is missing": (
+        SHOUT.replace("def invert", "def other"),
+        'the transform "shout" of the module "shout.py" cannot be made: TypeError',
+    ),
+    "it cannot be made": (
+        SHOUT.replace("spec.mark.encode()", "{}['mark']"),
+        'the transform "shout" of the module "shout.py" cannot be made: KeyError',
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISUSED)
+def test_a_class_that_cannot_be_used_is_a_wrong_configuration_that_names_the_module(
+    folder: Path, case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, message = MISUSED[case]
+    write(folder / "shout.py", text)
+    assert main(["check", str(folder / "pipeline.yaml")]) == 78
+    assert message in capsys.readouterr().err
+
+
+def test_an_error_in_the_code_of_a_module_names_the_stage(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(folder / "shout.py", SHOUT.replace("yield chunk.upper()", "yield chunk[None]"))
+    assert main(["run", str(folder / "pipeline.yaml"), "--json"]) == 1
+    (artifact,) = json.loads(capfd.readouterr().out)["backups"][0]["artifacts"]
+    assert artifact["error"].startswith("stage shout: TypeError: ")
 
 
 def test_the_code_of_an_unsafe_module_is_not_run(folder: Path) -> None:

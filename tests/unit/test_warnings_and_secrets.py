@@ -56,8 +56,9 @@ def test_an_included_file_with_a_clear_secret_is_a_warning(folder: Folder) -> No
     text = MINIMAL.replace("{storage: nas}", "{storage: nas}, {storage: hdd}")
     loaded = folder.load("include: [sto*.yaml]\n" + text, mode=0o640)
     assert [str(warning) for warning in loaded.warnings] == [
-        "sto rages.yaml:1:1: warning: can be read by others, and may hold secrets\n"
-        "    hint: chmod 600 'sto rages.yaml'"
+        "sto rages.yaml:1:67: warning: storages.hdd.password: "
+        "is a secret in the clear, in a file that others can read\n"
+        "    hint: chmod 600 'sto rages.yaml'; or write ${NAME} or ${file:/path} here"
     ]
 
 
@@ -139,6 +140,32 @@ def test_secrets_for_redaction_are_collected(folder: Folder) -> None:
         "db-pass",
         "env-pass",
         "correct horse",
+    }
+
+
+def test_the_tokens_of_an_address_are_secrets_by_themselves(folder: Folder) -> None:
+    loaded = folder.load(
+        """
+        name: shop
+        storages:
+          nas: {type: local, path: /srv}
+        notifiers:
+          hook: {type: teams, url: "https://host-1.example.net/hooks/T0123/token-of-4711?sig=a%2Fb456789012"}
+          others: {type: apprise, urls: ["tgram://123456789:abcdefgh_ijk0/55", "ntfys://ntfy-1.example.net/a"]}
+        backups:
+          etc:
+            source: {type: stdin}
+            fan_out: [{storage: nas}]
+            notify: [hook, others]
+        """
+    )
+    addresses = {secret for secret in loaded.secrets if "://" in secret}
+    assert len(addresses) == 3
+    assert loaded.secrets - addresses == {
+        "token-of-4711",
+        "a%2Fb456789012",
+        "a/b456789012",
+        "abcdefgh_ijk0",
     }
 
 

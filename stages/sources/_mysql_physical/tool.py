@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from pipeline.context import StageContext
 from pipeline.errors import SourceError
+from pipeline.stage import Needed
 from schemas.mysql import MysqlPhysicalSource
-from stages._child import Child, Program, locate
+from stages._child import Child, Program, installed, locate
 from stages.sources._mysql.link import Link
 from stages.sources._mysql_physical.xbstream import Xbstream
 
@@ -64,6 +65,17 @@ def program(spec: MysqlPhysicalSource, is_mariadb: bool) -> str:
         except SourceError:
             continue
     raise SourceError(f'"{names[0]}" was not found', "install it on the machine of the server")
+
+
+def needed(spec: MysqlPhysicalSource) -> list[Needed]:
+    """What is needed, whatever the server may be."""
+    names = [spec.program] if spec.program else [PROGRAMS[True][0], PROGRAMS[False][0]]
+    package = "the package mariadb-backup, or percona-xtrabackup of Percona"
+    unpackers = ("mbstream", "xbstream")
+    return [
+        Needed(" or ".join(names), installed(*names), package),
+        Needed(" or ".join(unpackers), installed(*unpackers), package, False, to_restore=True),
+    ]
 
 
 def version(path: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.context import StageContext
 from pipeline.errors import SourceError
+from pipeline.stage import Needed
 from stages._child import Program, capture, stream
 from stages.sources._postgres.errors import tidied
 
@@ -23,6 +24,8 @@ _FOLDERS = (
     "/opt/postgresql*/bin",
 )
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?(?:\.\d+)?(\w*)")
+_OF_SERVER = ("pg_combinebackup", "pg_verifybackup")
+"""Programs that come with the server."""
 # Debian's wrapper picks a version by the clusters of this machine, not by the server.
 _WRAPPER = "pg_wrapper"
 
@@ -78,9 +81,20 @@ def output(
         raise tidied(error) from None
 
 
+def needed(name: str, folder: str | None, to_restore: bool = False) -> Needed:
+    """A program, whatever the version of the server may be.
+
+    Args:
+        folder: look there only.
+    """
+    package = "the package postgresql" if name in _OF_SERVER else "the package postgresql-client"
+    package += " (Red Hat: postgresql" + ("-server)" if name in _OF_SERVER else ")")
+    return Needed(name, _paths(name, folder), package, to_restore=to_restore)
+
+
 def package_for(name: str, major: int) -> str:
     """The packages that have a program."""
-    server_side = name in ("pg_combinebackup", "pg_verifybackup")
+    server_side = name in _OF_SERVER
     debian = f"postgresql-{major}" if server_side else f"postgresql-client-{major}"
     return f"the package {debian} (Red Hat: postgresql{major}{'-server' if server_side else ''})"
 

@@ -73,7 +73,7 @@ class _Export:
 
     def pieces(self, database: str) -> Iterator[bytes]:
         spec, findings = self._spec, self._context.findings
-        with Link(spec, database, self._context.teardown, spec.idle_timeout) as link:
+        with Link(spec, database, self._context.teardown, spec.silence) as link:
             if link.version < _OLDEST:
                 raise SourceError("format copy needs PostgreSQL 12 or newer", "use format custom")
             for setting in _SESSION:

@@ -40,7 +40,8 @@ def dump(
         *chosen,
         *spec.extra_args,
     ]
-    chunks = output(Program(argv, env=environment(spec)), context)
+    program = Program(argv, env=environment(spec), silence=spec.silence)
+    chunks = output(program, context)
     if spec.format == "custom":
         return beginning_with(MAGIC, chunks, "a dump in the custom format")
     return ending_with(DUMP_END, chunks, "a dump as SQL")
@@ -60,7 +61,8 @@ def dump_globals(spec: PostgresSource, client: Client, context: StageContext) ->
         "--globals-only",
         *([] if spec.role_passwords else ["--no-role-passwords"]),
     ]
-    chunks = output(Program(argv, env=environment(spec)), context)
+    program = Program(argv, env=environment(spec), silence=spec.silence)
+    chunks = output(program, context)
     return ending_with(CLUSTER_END, chunks, "a dump of roles and tablespaces")
 
 

@@ -207,7 +207,7 @@ def _load_export(
 ) -> Sequence[str]:
     """An export, in one transaction."""
     commands: dict[str, str] = {}
-    with Link(server, database, context.teardown, server.idle_timeout) as link:
+    with Link(server, database, context.teardown, server.silence) as link:
         link.rows("BEGIN")
         reader = TarReader(chunks)
         for member in reader:

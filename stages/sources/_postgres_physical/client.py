@@ -41,5 +41,6 @@ def client_backup(spec: PostgresPhysicalSource, context: StageContext) -> Iterat
         *([f"--manifest-checksums={spec.manifest_checksums}"] if has_manifest else []),
         *(["--no-verify-checksums"] if spec.verify_checksums == "off" else []),
     ]
-    chunks = output(Program(argv, env=environment(spec)), context)
+    program = Program(argv, env=environment(spec), silence=spec.idle_timeout)
+    chunks = output(program, context)
     yield from checked(spec, chunks, context, has_manifest)
