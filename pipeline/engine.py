@@ -28,12 +28,12 @@ from pipeline.branch import BranchRun, describe
 from pipeline.channel import Trailer
 from pipeline.context import Increment, StageContext
 from pipeline.errors import Aborted, SourceError, StorageUnavailable, TransformError
-from pipeline.events import EventBus, Progressed, StageProgress
-from pipeline.figures import stage_reports
+from pipeline.events import EventBus, Progressed
+from pipeline.figures import bottleneck, branch_report, stage_progress, stage_reports
 from pipeline.graph import Plan
 from pipeline.lane import Lane, data_lane, index_lane
 from pipeline.naming import INDEX_SUFFIX, ObjectName
-from pipeline.report import ArtifactReport, BranchReport, Outcome
+from pipeline.report import ArtifactReport, Outcome
 from pipeline.segment import GRACE, run_in_thread
 from pipeline.series import Placement
 from pipeline.stage import Artifact
@@ -329,35 +329,14 @@ class ArtifactRun:
     # -- what others see -------------------------------------------------------------------------
 
     def _progress(self, seconds: float) -> Progressed:
-        stages = [StageProgress(self._meter.name, self._meter.bytes, kind="source")]
-        fill: float | None = self._data.trunk.share
-        for meter in self._data.meters:
-            # The transforms of a chain run in one thread: a channel stands before the first alone.
-            stages.append(StageProgress(meter.name, meter.bytes, fill))
-            fill = None
-        for branch in self._branches:
-            name, size = branch.plan.name, branch.meter.bytes
-            stages.append(StageProgress(name, size, branch.channel.share, "storage"))
         return Progressed(
             self._plan.backup,
             self._artifact.name,
             seconds,
-            tuple(stages),
-            self._bottleneck(),
+            stage_progress(self._meter, self._data),
+            bottleneck(self._plan, self._data, is_read=self._plain is not None),
             self._context.expected,
         )
-
-    def _bottleneck(self) -> str:
-        """The stage everything waits for: the one behind the last full channel."""
-        # Once everything is read, all that is left to wait for is the storage that lags most.
-        enough = 0.8 if self._plain is None else 0.0
-        slowest = max(self._branches, key=lambda branch: branch.channel.fill)
-        if slowest.channel.fill > enough * slowest.channel.capacity:
-            return slowest.plan.name
-        trunk = self._data.trunk
-        if trunk.fill > 0.8 * trunk.capacity and self._plan.stages:
-            return "+".join(node.name for node in self._plan.stages)
-        return self._plan.source_type
 
     def _manifest_for(
         self, branch: BranchRun, index: BranchRun | None, plain: Trailer, stored: Trailer
@@ -415,7 +394,7 @@ class ArtifactRun:
             warnings=findings.warnings,
             skipped=findings.skipped,
             skipped_total=findings.skipped_total,
-            branches=[_branch_report(branch) for branch in self._branches],
+            branches=[branch_report(branch) for branch in self._branches],
             stages=stage_reports(self._meter, self._data, self._started),
         )
         if self._errors:
@@ -425,15 +404,3 @@ class ArtifactRun:
         else:
             report.outcome, report.error = Outcome.INTERRUPTED, "interrupted"
         return report
-
-
-def _branch_report(branch: BranchRun) -> BranchReport:
-    report = BranchReport(branch.plan.name, branch.plan.required)
-    report.held_up = branch.channel.full_seconds
-    if branch.committed and branch.stored:
-        report.outcome = Outcome.OK
-        report.object = branch.name.path
-        report.stored_size = branch.stored.size
-    elif branch.error is not None and not isinstance(branch.error, Aborted):
-        report.error = describe(branch.error)
-    return report

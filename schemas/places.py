@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from schemas import storages
 from schemas.base import Spec
+from schemas.s3 import S3Storage
 
 Place = tuple[object, ...]
 """What is the same only for storages that are one place."""
@@ -44,7 +45,7 @@ def _ftp(spec: storages.FtpStorage) -> Place:
     return spec.host.lower(), port, spec.user, *_absolute_or_not(spec.path)
 
 
-def _s3(spec: storages.S3Storage) -> Place:
+def _s3(spec: S3Storage) -> Place:
     return (spec.endpoint or "").rstrip("/").lower(), spec.bucket, _path(spec.path)
 
 
@@ -71,7 +72,7 @@ _PLACES: dict[type[Spec], Callable[[Any], Place]] = {
     storages.LocalStorage: lambda spec: (os.path.realpath(spec.path),),
     storages.SftpStorage: _ssh,
     storages.FtpStorage: _ftp,
-    storages.S3Storage: _s3,
+    S3Storage: _s3,
     storages.NfsStorage: _nfs,
     storages.SmbStorage: _smb,
     storages.WebdavStorage: _webdav,

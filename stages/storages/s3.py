@@ -16,7 +16,7 @@ from pipeline.errors import StorageDenied
 from pipeline.naming import parse_part, part_name
 from pipeline.stage import CHUNK, ObjectInfo, Storage, Writer
 from schemas.base import format_duration
-from schemas.storages import S3Storage
+from schemas.s3 import S3Storage
 from stages._tls import is_loopback, tls_mode
 from stages.storages._names import (
     check_name,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from schemas.storages import S3Storage
+from schemas.s3 import S3Storage
 from stages.storages._s3.service import Patience
 from stages.storages.s3 import S3
 from tests.contracts.storage import LastingStorageContract, StorageContract

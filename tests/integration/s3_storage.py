@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.stage import CHUNK, Writer
-from schemas.storages import S3Storage
+from schemas.s3 import S3Storage
 from stages.storages._s3.service import Patience
 from stages.storages.s3 import S3
 from tests.contracts.storage_subject import NAME, names, put, read

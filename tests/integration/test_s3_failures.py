@@ -258,7 +258,7 @@ class TestUpload:
         with Proxy(server.port, 20 << 20) as proxy:
             code = (
                 "import os, resource, sys\n"
-                "from schemas.storages import S3Storage\n"
+                "from schemas.s3 import S3Storage\n"
                 "from stages.storages.s3 import S3\n"
                 "names = ('endpoint', 'bucket', 'access_key', 'secret_key')\n"
                 "spec = S3Storage(type='s3', **dict(zip(names, sys.argv[1:])))\n"

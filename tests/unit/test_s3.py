@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.errors import StorageDenied, StorageRefused, StorageUnavailable
-from schemas.storages import S3Storage
+from schemas.s3 import S3Storage
 from stages.storages._s3.errors import translate
 from stages.storages._s3.http import Stalled
 from stages.storages._s3.parts import (

@@ -86,7 +86,7 @@ def test_service_models_lose_their_documentation_only(shrink: ModuleType) -> Non
     path, after = shrink.shrink("botocore/data/s3/1/service-2.json.gz", packed, [])
     assert path == "botocore/data/s3/1/service-2.json"
     assert json.loads(after) == {
-        "operations": {"Put": {"input": {"shape": "In"}}},
+        "operations": {"Put": {"documentation": "", "input": {"shape": "In"}}},
         "shapes": {"In": {"members": {"documentation": {"shape": "Text"}}}},
     }
 

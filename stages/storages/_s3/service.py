@@ -19,7 +19,7 @@ from botocore.loaders import create_loader  # type: ignore[import-untyped]
 from botocore.utils import get_environ_proxies  # type: ignore[import-untyped]
 
 from pipeline.errors import ConfigError, StorageRefused, StorageUnavailable
-from schemas.storages import S3Storage
+from schemas.s3 import S3Storage
 from stages._tls import ssl_context
 from stages.storages import _loop
 from stages.storages._s3.errors import FAILURES, is_missing, translate
