@@ -70,6 +70,7 @@ def _root(config: Config, notes: Notes) -> None:
     if "server" in config.model_fields_set:
         notes.dropped(("server",), "v3 wrote metrics to a file for a second process to serve")
     if "logfile" in config.model_fields_set and config.logfile not in ("stdout", "stderr"):
-        notes.dropped(("logfile",), "logs go to stderr: redirect it, or use the journal")
+        message = "logs go to stderr; `log: {file: PATH}` writes them to a file too"
+        notes.dropped(("logfile",), message)
     if "loglevel" in config.model_fields_set:
-        notes.dropped(("loglevel",), "use -v, -q and -qq")
+        notes.dropped(("loglevel",), "use -v, -q and -qq; a file of `log` has a level of its own")

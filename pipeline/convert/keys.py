@@ -41,8 +41,8 @@ ROOT = (
     _key("limits.disk_rate", "backups.*.fan_out[].stages", "a `throttle` on local storages"),
     _key("limits.net_rate", "backups.*.fan_out[].stages", "a `throttle` on all others"),
     _key("limits.cpu_max_count", "", "use `nice`, or the limits of systemd"),
-    _key("logfile", "", "logs go to stderr"),
-    _key("loglevel", "", "`-v`, `-q`, `-qq`"),
+    _key("logfile", "", "logs go to stderr; `log.file` adds a file"),
+    _key("loglevel", "", "`-v`, `-q`, `-qq`; `log.level` for the file"),
 )
 NOTIFICATIONS = (
     _key("mail.enabled", "", "what is turned off is left out"),
