@@ -57,7 +57,7 @@ release: $(RELEASE) ## dist/release: for every Python, one for all platforms and
 portability: $(VENV)/.complete $(RELEASE) ## the archives on other systems; as root, takes long
 	@tests/install-system-packages $(PYTHON) tests/e2e/portability/system-packages.txt
 	$(VENV)/bin/python -m pytest -s -p no:cacheprovider --timeout 3000 \
-		$(addprefix tests/e2e/portability/,matrix.py surroundings.py images.py)
+		$(addprefix tests/e2e/portability/,matrix.py surroundings.py images.py builds.py)
 	$(VENV)/bin/python -m tests.e2e.portability.figures
 
 bench: $(VENV)/.complete $(PYZ) ## measure against the tools that people use today

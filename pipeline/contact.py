@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-LAST_CALL = 0.5
+LAST_CALL = 0.4
 """Seconds after the end of the run, and after the first question."""
 DEAD_AFTER = 3.0
 """Seconds without an answer, after which there is little hope;"""

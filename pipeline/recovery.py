@@ -103,8 +103,10 @@ async def settle(
         try:
             work = partial(_settle_on, storages[name], owner, ended)
             when = await run_in_thread("recovery", work, grace=0)
-        except NxsError as error:
-            problems[name] = str(error)
+        except Exception as error:
+            # Only our own errors say nothing that may be secret.
+            ours = isinstance(error, NxsError)
+            problems[name] = str(error) if ours else f"failed with {type(error).__name__}"
         else:
             del problems[name]
             found.extend([when] if when else [])

@@ -32,8 +32,6 @@ for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 _CONNECT_TIMEOUT = 10.0
-_NOBODY_BEHIND = (502, 503, 504)
-"""How a gateway says that the server itself does not answer."""
 _LONGEST_ANSWER = 64 << 10
 """What is read of an answer at most, in bytes."""
 
@@ -131,7 +129,8 @@ class Http:
     async def reach(self, address: str) -> None:
         """See whether the server of an address answers anything at all.
 
-        It is asked for its root: the path may be a secret, and means to tell someone.
+        It is asked for its root: the path may be a secret, and means to tell someone. Even an error
+        of a gateway is an answer, as it may have nothing but that path.
 
         Raises:
             NotifierError: it does not.
@@ -140,8 +139,6 @@ class Http:
         url = request.url
         request.url = httpx.URL(scheme=url.scheme, host=url.host, port=url.port, path="/")
         answer = await self._call(request)
-        if isinstance(answer, Answer) and answer.status in _NOBODY_BEHIND:
-            answer = Failure(f"answered {answer.status}")
         if isinstance(answer, Failure):
             raise NotifierError(f'"{url.host}" {answer.what}', answer.hint)
 

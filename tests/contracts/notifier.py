@@ -21,6 +21,7 @@ from pipeline.events import ArtifactCommitted, Event, ItemsSkipped, Progressed, 
 from pipeline.report import ArtifactReport, BackupReport, BranchReport, Outcome, RunReport
 from pipeline.stage import Notifier
 from stages.notifiers import _delivery
+from tests.servers.dead import DeadServer, Manner
 from tests.servers.http import Answer, HttpSink, self_signed
 
 SECRET = "T0KEN-that-nobody-may-see"
@@ -65,6 +66,13 @@ def some_events() -> list[Event]:
         Progressed("etc", "etc", 1.5, (StageProgress("zstd", 7, 0.5), StageProgress("nas", 5))),
         ItemsSkipped("etc", "etc", 1, ("a\udcff: gone",)),
     ]
+
+
+async def no_reach(notifier: Notifier) -> None:
+    """Check that a notifier finds nobody there, and what it gives away."""
+    with pytest.raises(NotifierError) as raised:
+        await notifier.reach()
+    assert SECRET not in "".join(traceback.format_exception(raised.value)) + repr(raised.value)
 
 
 async def refusal(notifier: Notifier) -> NotifierError:
@@ -208,6 +216,27 @@ class NotifierContract:
     )
     async def test_a_malformed_address_is_an_error(self, build: Build, url: str) -> None:
         await refusal(build(url))
+
+    @pytest.mark.parametrize("status", [200, 204, 302, 401, 404, 405, 500, 501, 503])
+    async def test_any_answer_shows_that_someone_is_there(self, build: Build, status: int) -> None:
+        with HttpSink(Answer(status)) as sink:
+            await build(sink.url(build.base)).reach()
+            assert sink.received == []  # nobody was told
+            (asked,) = sink.asked
+        assert SECRET not in f"{asked.path} {asked.headers}"
+
+    @pytest.mark.parametrize("manner", ["garbles", "refuses"])
+    async def test_nobody_there_is_noticed(self, build: Build, manner: Manner) -> None:
+        with DeadServer(manner) as dead:
+            await no_reach(build(f"http://127.0.0.1:{dead.port}{build.base}"))
+
+    @pytest.mark.parametrize("manner", ["hangs", "swallows"])
+    async def test_a_question_can_be_cancelled(self, build: Build, manner: Manner) -> None:
+        with DeadServer(manner) as dead:
+            notifier = build(f"http://127.0.0.1:{dead.port}{build.base}")
+            with anyio.move_on_after(0.2) as scope:
+                await notifier.reach()
+        assert scope.cancelled_caught
 
     async def test_the_address_is_not_logged(
         self, build: Build, caplog: pytest.LogCaptureFixture

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from schemas.notifiers import AppriseNotifier
 from stages.notifiers import _delivery
-from stages.notifiers.apprise import Apprise
-from tests.contracts.notifier import SECRET, refusal, report, some_events
-from tests.servers.http import Answer, HttpSink
+from stages.notifiers.apprise import Apprise, _server
+from tests.contracts.notifier import SECRET, no_reach, refusal, report, some_events
+from tests.servers.dead import DeadServer, Manner
+from tests.servers.http import Answer, HttpSink, self_signed
 
 pytestmark = [
     pytest.mark.anyio,
@@ -83,3 +85,37 @@ async def test_its_log_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with HttpSink(Answer(500), Answer(200)) as sink:
         await apprise(url(sink)).send(report())
     assert SECRET not in caplog.text
+
+
+async def test_any_answer_of_any_service_shows_that_someone_is_there() -> None:
+    with HttpSink(Answer(404)) as sink, DeadServer("refuses") as dead:
+        await apprise(f"json://127.0.0.1:{dead.port}/{SECRET}", url(sink)).reach()
+        assert sink.received == []
+        (asked,) = sink.asked
+    assert SECRET not in asked.path
+
+
+@pytest.mark.parametrize("manner", ["refuses", "garbles"])
+async def test_nobody_there_is_noticed(manner: Manner) -> None:
+    with DeadServer(manner) as dead:
+        await no_reach(apprise(f"json://127.0.0.1:{dead.port}/{SECRET}"))
+
+
+async def test_a_certificate_shows_that_someone_is_there(tmp_path: Path) -> None:
+    with HttpSink(certificate=self_signed(tmp_path)) as sink:
+        await apprise(f"jsons://127.0.0.1:{sink.port}/{SECRET}?verify=no").reach()
+
+
+@pytest.mark.parametrize(
+    ("address", "server"),
+    [
+        ("json://h:81/x", "http://h:81/"),
+        ("ntfys://ntfy.example.net/backups", "https://ntfy.example.net/"),
+        ("ntfy://topic", None),
+        ("tgram://123456789:abcdefg_hijklmnop/12315544/", "https://api.telegram.org/"),
+        ("mailto://user:pass@example.net", None),
+        ("gotify://h/token12345abc", "http://h/"),
+    ],
+)
+def test_a_server_is_asked_only_where_the_address_tells(address: str, server: str | None) -> None:
+    assert _server(address) == server

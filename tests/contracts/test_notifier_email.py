@@ -10,13 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from schemas.notifiers import EmailNotifier
 from stages.notifiers import _delivery
 from stages.notifiers.email import Email
-from tests.contracts.notifier import SECRET, refusal, report, some_events
+from tests.contracts.notifier import SECRET, no_reach, refusal, report, some_events
 from tests.servers.base import free_port
+from tests.servers.dead import DeadServer, Manner
 from tests.servers.http import self_signed
 from tests.servers.smtp import USER, Mailbox
 
@@ -204,3 +206,30 @@ async def test_sendmail_that_fails_is_an_error(script: str, words: str, tmp_path
 async def test_sendmail_that_is_missing_is_an_error(tmp_path: Path) -> None:
     error = await refusal(email(sendmail=[str(tmp_path / "none")]))
     assert error.hint == "no such file or directory"
+
+
+@pytest.mark.parametrize("security", ["off", "starttls", "tls"])
+async def test_a_greeting_shows_that_someone_is_there(security: str, tmp_path: Path) -> None:
+    pem = None if security == "off" else self_signed(tmp_path)
+    trust = {} if pem is None else {"ca": str(pem)}
+    with Mailbox(certificate=pem, implicit=security == "tls") as box:
+        await email(box.port, security=security, **trust).reach()
+        assert box.received == []
+
+
+@pytest.mark.parametrize("manner", ["refuses", "garbles"])
+async def test_nobody_there_is_noticed(manner: Manner) -> None:
+    with DeadServer(manner) as dead:
+        await no_reach(email(dead.port))
+
+
+@pytest.mark.parametrize("manner", ["hangs", "swallows"])
+async def test_a_question_can_be_cancelled(manner: Manner) -> None:
+    with DeadServer(manner) as dead:
+        with anyio.move_on_after(0.2) as scope:
+            await email(dead.port).reach()
+    assert scope.cancelled_caught
+
+
+async def test_a_program_of_this_machine_is_taken_to_be_there() -> None:
+    await email(sendmail=["/nonexistent/sendmail"]).reach()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from datetime import datetime, timezone
 from typing import Any
 
+import anyio
 import pytest
 
 from pipeline.stage import Notifier
@@ -159,7 +161,12 @@ class TestWebhook:
         )
         committed, progressed, skipped = body["events"]
         assert committed["event"] == "artifact committed"
-        assert progressed["stages"][0] == {"stage": "zstd", "bytes": 7, "fill": 0.5}
+        assert progressed["stages"][0] == {
+            "stage": "zstd",
+            "bytes": 7,
+            "fill": 0.5,
+            "kind": "transform",
+        }
         assert (skipped["level"], skipped["items"]) == ("warning", ["a?: gone"])
 
     @pytest.mark.parametrize("method", ["POST", "PUT"])
@@ -194,6 +201,26 @@ class TestWebhook:
         with HttpSink(Answer(301, headers={"location": "/elsewhere"})) as sink:
             error = await refusal(webhook(sink.url(PATH)))
         assert error.hint == "redirects are not followed; set the url it leads to"
+
+
+@pytest.mark.anyio
+async def test_a_name_server_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: answer.wait(60))
+    try:
+        with anyio.move_on_after(0.2) as scope:
+            await webhook("http://ops.example.net/").reach()
+        assert scope.cancelled_caught
+    finally:
+        answer.set()
+
+
+@pytest.mark.anyio
+async def test_a_name_that_does_not_exist_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy")
+    error = await refusal(webhook("http://nobody.invalid/", timeout="200ms"))
+    assert error.message.startswith('"nobody.invalid" cannot be reached')
 
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)

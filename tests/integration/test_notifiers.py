@@ -36,7 +36,7 @@ pytestmark = [
 EDITED = ("slack-api", "mattermost", "telegram", "discord")
 ONCE = ("webhook", "slack", "hooks", "teams", "apprise")
 PASSWORD = "secret-of-email"
-SLOW = Answer(delay=3.0)
+SLOW = Answer(delay=1.5)
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,18 @@ def run(
 
 def lasting(seconds: float) -> list[str]:
     return ["sh", "-c", f"echo hi; sleep {seconds:g}"]
+
+
+async def interrupted_soon(runner: Runner) -> RunReport:
+    """A run that is stopped from outside."""
+    async with anyio.create_task_group() as group:
+
+        async def interrupt() -> None:
+            await anyio.sleep(0.5)
+            runner.interrupt()
+
+        group.start_soon(interrupt)
+        return await runner.run()
 
 
 def command(name: str, config: Path, *options: str) -> tuple[int, str]:
@@ -111,10 +123,9 @@ def test_ten_thousand_warnings_are_few_messages_and_none_is_lost(tmp_path: Path)
 
     def warn() -> None:
         for number in range(10_000):
-            bus.emit(
-                SourceWarned("db", "db", f"row {number} of a table with a long name: {'x' * 90}")
-            )
-            time.sleep(0.0003)
+            bus.emit(SourceWarned("db", "db", f"row {number} of a long table: {'x' * 90}"))
+            time.sleep(0.0002)
+        (tmp_path / "warned").touch()
 
     with ChatServices() as services, Mailbox(password=PASSWORD) as box:
         told = notifiers(services.port, box.port)
@@ -123,7 +134,8 @@ def test_ten_thousand_warnings_are_few_messages_and_none_is_lost(tmp_path: Path)
             spec |= {"send": "events", "level": "warning"}
         warner = threading.Thread(target=warn)
         bus.subscribe(lambda event: warner.start() if event.name == "artifact started" else None)
-        report = run(tmp_path, told, lasting(8), bus)
+        until_warned = f"echo hi; until [ -e {tmp_path}/warned ]; do sleep 0.1; done"
+        report = run(tmp_path, told, ["sh", "-c", until_warned], bus)
         warner.join()
         assert report.notifications == []
         assert services.complaints == []
@@ -181,7 +193,7 @@ def test_a_slow_service_has_the_message_of_a_run_that_is_over_at_once(tmp_path: 
 def test_a_slow_service_is_waited_for_when_it_has_answered(tmp_path: Path) -> None:
     with HttpSink(SLOW) as sink:
         hook = {"type": "webhook", "url": sink.url("/hook")}
-        report = run(tmp_path, {"hook": hook}, lasting(5))
+        report = run(tmp_path, {"hook": hook}, lasting(3))
         assert len(sink.received) == 1
     assert report.notifications == []
 
@@ -198,7 +210,9 @@ def test_a_recovery_is_told_once(tmp_path: Path) -> None:
             (tmp_path / "broken").touch() if broken else (tmp_path / "broken").unlink(
                 missing_ok=True
             )
-            codes.append(command("run", config, "-q")[0])
+            codes.append(
+                anyio.run(Runner(load(config, {}).pipeline, EventBus()).run).outcome.exit_code
+            )
         told = [json.loads(request.body) for request in sink.received]
     assert codes == [1, 1, 0, 0]
     heads = [body["text"].partition("]")[0] + "]" for body in told]
@@ -211,6 +225,23 @@ def test_a_recovery_is_told_once(tmp_path: Path) -> None:
     code, listed = command("list", config, "--json")
     assert (code, len(json.loads(listed)["backups"])) == (0, 2)
     assert list((tmp_path / "backups").rglob("failed@*")) == []
+
+
+def test_a_run_that_was_interrupted_is_recovered_from(tmp_path: Path) -> None:
+    config = tmp_path / "pipeline.yaml"
+    source = {"type": "command", "command": lasting(1)}
+    with HttpSink() as sink:
+        hook = {"type": "webhook", "url": sink.url("/hook"), "on": ["failure", "recovered"]}
+        config.write_text(configuration({"ops": hook}, source, str(tmp_path / "backups")))
+        config.chmod(0o600)
+        pipeline = load(config, {}).pipeline
+        first = anyio.run(interrupted_soon, Runner(pipeline, EventBus()))
+        left = [path.name for path in (tmp_path / "backups").rglob("*") if path.is_file()]
+        second = anyio.run(Runner(pipeline, EventBus()).run)
+        told = [json.loads(request.body)["text"] for request in sink.received]
+    assert (first.outcome, second.outcome) == (Outcome.INTERRUPTED, Outcome.OK)
+    assert [name.partition("@")[0] for name in left] == ["failed"]
+    assert [text.partition("]")[0] for text in told] == ["[interrupted", "[recovered"]
 
 
 def test_without_a_wish_for_recoveries_a_failed_run_leaves_nothing(tmp_path: Path) -> None:

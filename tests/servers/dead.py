@@ -64,7 +64,6 @@ class DeadServer:
 
     def _garble(self, connection: socket.socket) -> None:
         try:
-            connection.recv(1)
             connection.sendall(b"\x16\x03SSH-2.0-neither\r\n\r\n\xff\x00" * 20)
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(1 << 16):

@@ -96,13 +96,11 @@ class HttpSink:
             return self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
 
     def look(self, request: Received) -> Answer:
-        """Keep a question, and give out the answer that a message would get, if it is none of HTTP;
-        otherwise there is nothing to be found.
-        """
+        """Keep a question; it gets the status that a message would get."""
         with self._arrival:
             self.asked.append(request)
             answer = self._answers[0]
-        return replace(answer, status=404, body=b"") if answer.manner == "http" else answer
+        return replace(answer, body=b"") if answer.manner == "http" else answer
 
 
 class _Server(ThreadingHTTPServer):

@@ -148,6 +148,18 @@ def test_what_cannot_be_found_out_is_told(storage: Storage) -> None:
     assert history.problems == ["db: whether a failure is over is not known on s0: out of reach"]
 
 
+def test_a_driver_that_breaks_is_told_without_its_words(storage: Storage) -> None:
+    class Broken(Kept):
+        def list(self, prefix: str) -> Sequence[ObjectInfo]:
+            raise ZeroDivisionError("secret")
+
+    history = History(Broken(storage))
+    assert history.run(OK, stored=False) is None
+    assert history.problems == [
+        "db: whether a failure is over is not known on s0: failed with ZeroDivisionError"
+    ]
+
+
 def test_a_storage_that_hangs_is_not_waited_for(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,5 +5,6 @@ be root, downloads whole systems, and takes minutes.
     matrix.py        a backup, and its restore, on each of them
     surroundings.py  one of them made hostile: nothing to write to, little memory, no executables
     images.py        the container recipes, built and run without a container engine
+    builds.py        two builds that must give the same bytes
     figures.py       sizes and times, for the table of the README
 """

@@ -131,6 +131,8 @@ def image(request: pytest.FixtureRequest) -> Iterator[Image]:
     made = build(ROOT / "zipapp" / recipe, clients, folder)
     packed, unpacked = sizes(made.root)
     print(f"image {request.param}: {packed / 1e6:.1f} MB packed, {unpacked / 1e6:.0f} MB unpacked")
+    for name in ("proc", "mnt", "tmp", "var/tmp", "home", "var/cache"):  # as an engine does
+        (made.root / name).mkdir(parents=True, exist_ok=True)
     yield made
     shutil.rmtree(folder)
 

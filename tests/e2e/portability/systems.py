@@ -56,28 +56,24 @@ class System:
     root: Path
     python: str = "/usr/bin/python3"
 
-    def command(self, *argv: str, setup: str = "", user: int = 0, **env: str) -> list[str]:
-        """What runs a program in the system, as the first process of its namespace.
+    def start(
+        self, work: Path, *argv: str, setup: str = "", user: int = 0, **env: str
+    ) -> subprocess.Popen[str]:
+        """Start a program in the system, as the first process of its namespace.
 
         Args:
+            work: the folder that it finds at `WORK`.
             setup: shell lines that run before as root, in the root folder.
             user: and group, to run as.
             env: all of its environment, besides PATH.
         """
-        variables = [f"{name}={value}" for name, value in {"PATH": PATH, **env}.items()]
-        change = ["chroot", f"--userspec={user}:{user}", "--groups=", ".", "/usr/bin/env", "-i"]
-        run = f'{_ENTER}{setup}\nshift 2\nexec "$@"'
         namespaces = ["unshare", "--mount", "--net", "--ipc", "--pid", "--fork", "--kill-child"]
-        return [*namespaces, "sh", "-c", run, "sh", "{root}", "{work}", *change, *variables, *argv]
-
-    def start(
-        self, work: Path, *argv: str, setup: str = "", user: int = 0, **env: str
-    ) -> subprocess.Popen[str]:
-        """Start a program; `work` is the folder that it finds at `WORK`."""
-        names = {"{root}": str(self.root), "{work}": str(work)}
-        command = [
-            names.get(part, part) for part in self.command(*argv, setup=setup, user=user, **env)
-        ]
+        script = f'{_ENTER}{setup}\nshift 2\nexec "$@"'
+        # A system may have no program but Python.
+        variables = [f"{name}={value}" for name, value in {"PATH": PATH, **env}.items()]
+        change = ["/usr/sbin/chroot", f"--userspec={user}:{user}", "--groups=", "."]
+        command = [*namespaces, "sh", "-c", script, "sh", str(self.root), str(work)]
+        command += ["/usr/bin/env", "-i", *variables, *change, *argv]
         pipe = subprocess.PIPE
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
