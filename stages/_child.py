@@ -40,6 +40,7 @@ from stages._group import ProcessGroup, describe_exit
 TAIL = 4096
 """So many last bytes of standard error are kept."""
 _TICK = 0.25
+_MOMENT = 0.001
 _FULL = CHUNK // 2
 _CAPTURED = 16 * CHUNK
 _SHORTEST_SECRET = 6
@@ -151,6 +152,8 @@ class Child:
         )
         self._longest = max(map(len, self._secrets), default=0)
         self._deaf = False
+        self._worth_reading = 0
+        """Bytes; less waits a moment for more, where the pipe has room for that."""
         self._watcher: int | None = None
 
     @property
@@ -276,7 +279,12 @@ class Child:
             )
 
     def _read_stdout(self, fd: int) -> None:
-        data = os.read(fd, CHUNK)
+        waiting = _unread_bytes(fd)
+        if waiting < self._worth_reading:
+            # Programs write a little at a time: to be woken for each piece costs both sides more.
+            time.sleep(_MOMENT)
+            waiting = _unread_bytes(fd)
+        data = os.read(fd, max(waiting, 1))
         if data:
             self._held.append(data)
             self._held_size += len(data)
@@ -298,7 +306,9 @@ class Child:
         for fd in (self._stdout, self._stderr):
             assert fd is not None
             self._poll.register(fd, select.POLLIN)
-            _enlarge(fd)
+            room = _enlarge(fd)
+            if fd == self._stdout and room >= CHUNK:
+                self._worth_reading = room // 4
         if self._stdin is not None:
             self._poll.register(self._stdin, select.POLLOUT)
             _enlarge(self._stdin)
@@ -380,12 +390,11 @@ def _not_found(name: str, error: type[StageError]) -> StageError:
     return error(f'"{name}" was not found', "install it or give its full path")
 
 
-def _enlarge(fd: int) -> None:
-    try:
+def _enlarge(fd: int) -> int:
+    """Give a pipe more room; how many bytes it has."""
+    with contextlib.suppress(OSError):  # Over the user's limit for pipes: slower, not wrong.
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, CHUNK)
-    except OSError:
-        # Over the user's limit for pipes: slower, not wrong.
-        pass
+    return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
 
 
 def _reader_of(fd: int) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import SourceError
-from stages.sources._mysql.columns import NULL, QUOTE
+from stages.sources._mysql.columns import NO_VALUE, NULL, QUOTE
 from stages.sources._mysql.rows import Inserts, Select
 
 HEAD = b"INSERT INTO `t` VALUES\n"
@@ -70,11 +70,11 @@ def test_statements_end_where_they_are_large_enough() -> None:
 
 def test_what_is_between_quotes_is_escaped() -> None:
     text = b"it's \\ \0 \x1a \r\n \xc3\xa9"
-    (found,) = statements(b"1," + QUOTE + text + QUOTE + b"," + NULL, quoted=2)
+    (found,) = statements(b"1," + QUOTE + text + QUOTE + b"," + NO_VALUE, quoted=2)
     assert b"1,'it\\'s \\\\ \\0 \\Z \\r\n \xc3\xa9',NULL);\n" in found
 
 
-@pytest.mark.parametrize("value", [QUOTE, NULL, QUOTE + b"); DROP TABLE x; (" + QUOTE])
+@pytest.mark.parametrize("value", [QUOTE, NULL, NO_VALUE, QUOTE + b"); DROP TABLE x; (" + QUOTE])
 def test_text_that_is_none_cannot_end_a_value(value: bytes) -> None:
     with pytest.raises(SourceError, match=r'table "t" holds text that is not valid'):
         statements(QUOTE + b"a" + value + QUOTE, quoted=1)

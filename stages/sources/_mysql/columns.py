@@ -25,7 +25,8 @@ from typing import Any
 from stages.sources._mysql.link import quoted
 
 QUOTE, NULL = b"\xf8", b"\xf9"
-"""Stand for a quote, and for the NULL of a quoted column: never part of UTF-8."""
+"""Stand for a quote, and for NULL between two of them: never part of UTF-8."""
+NO_VALUE = QUOTE + NULL + QUOTE
 MARK = b"\xfe\xff\xfe"
 """Stands for a large value; never part of UTF-8, digits or quotes."""
 _NUMBERS = frozenset(
@@ -135,8 +136,8 @@ def row_format(columns: Sequence[Column], max_packet: int) -> RowFormat:
         expression = _unquoted(each) or _between_quotes(each)
         if each.name in wide:
             found = _large(each, limit)
-            whole = expression if each.nullable else f"CONCAT({expression})"
-            expression = f"IF(LENGTH({quoted(each.name)})>{limit},{_literal(MARK)},{whole})"
+            size = f"LENGTH({quoted(each.name)})"
+            expression = f"IF({size}>{limit},{_literal(MARK)},CONCAT({expression}))"
             large.append(found)
         parts.append(expression)
     return RowFormat(
@@ -163,20 +164,24 @@ def _unquoted(column: Column) -> str | None:
 
 def _between_quotes(column: Column) -> str:
     """The literal of any other value."""
-    name, before = quoted(column.name), b""
+    name, before, is_text = quoted(column.name), b"", False
     if column.type in _PLAIN:
         text = name
     elif column.type in _BINARY:
         before, text = b"x", f"HEX({name})"
     elif _is_foreign(column):
         before, text = f"_{column.charset} x".encode(), f"HEX({name})"
-    elif column.charset in _UNICODE and column.charset is not None:
-        text = f"CAST({name} AS BINARY)"
-    else:  # Without a character set it is JSON of MySQL.
-        text = f"CAST(CONVERT({name} USING utf8mb4) AS BINARY)"
-    parts = f"{_literal(before + QUOTE)},{text},{_literal(QUOTE)}"
-    # The arguments of the CONCAT around it, where that is enough.
-    return f"IFNULL(CONCAT({parts}),{_literal(NULL)})" if column.nullable else parts
+    else:
+        # Without a character set it is JSON of MySQL.
+        is_plain, is_text = column.charset in _UNICODE and column.charset is not None, True
+        utf8 = name if is_plain else f"CONVERT({name} USING utf8mb4)"
+        text = f"CAST({utf8} AS BINARY)"
+    between = _literal(before + QUOTE), text, _literal(QUOTE)
+    if not column.nullable:
+        return ",".join(between)  # Arguments of the CONCAT around it: one of its own costs more.
+    if is_text:
+        return f"{between[0]},IFNULL({text},{_literal(NULL)}),{between[2]}"
+    return f"IFNULL(CONCAT({','.join(between)}),{_literal(NO_VALUE)})"
 
 
 def _literal(data: bytes) -> str:

@@ -22,11 +22,11 @@ import pymysql  # type: ignore[import-untyped]
 
 from pipeline.errors import SourceError
 from pipeline.stage import CHUNK
-from stages.sources._mysql.columns import MARK, NULL, QUOTE, Large
+from stages.sources._mysql.columns import MARK, NO_VALUE, NULL, QUOTE, Large
 from stages.sources._mysql.link import Link
 
 _FULL_PACKET = 0xFFFFFF
-_NO_VALUE, _TWO_BYTES, _THREE_BYTES, _EIGHT_BYTES, _ERROR = 251, 252, 253, 254, 255
+_NULL_BYTE, _TWO_BYTES, _THREE_BYTES, _EIGHT_BYTES, _ERROR = 251, 252, 253, 254, 255
 _LENGTH_SIZES = {_TWO_BYTES: 2, _THREE_BYTES: 3, _EIGHT_BYTES: 8}
 _HEADER = struct.Struct("<I").unpack_from
 _HEAD = 8
@@ -115,7 +115,7 @@ class Inserts:
             size = _HEADER(buffer, at)[0] & 0xFFFFFF
             after = at + 4 + size
             kind = buffer[at + 4]
-            if kind >= _NO_VALUE:
+            if kind >= _NULL_BYTE:
                 width = self._width(at, size)
             else:
                 width = 5 if kind + 1 + extra == size else 0
@@ -161,14 +161,15 @@ class Inserts:
         for plain, escape in _ESCAPES:
             if rows.find(plain) >= 0:
                 rows = rows.replace(plain, escape)
-        nulls = rows.count(NULL) if rows.find(NULL) >= 0 else 0
-        if rows.count(QUOTE) != 2 * (quoted - nulls):
+        is_valid = rows.count(QUOTE) == 2 * quoted
+        if rows.find(NULL) >= 0:
+            rows = rows.replace(NO_VALUE, b"NULL")
+            is_valid = is_valid and rows.find(NULL) < 0
+        if not is_valid:
             raise SourceError(
                 f"{self._select.what} holds text that is not valid in its character set",
                 "mend it, or use `method: client`",
             )
-        if nulls:
-            rows = rows.replace(NULL, b"NULL")
         return rows.replace(QUOTE, b"'")
 
     def _fill(self) -> None:
@@ -213,7 +214,7 @@ class Inserts:
         size, kind = _HEADER(self._buffer, at)[0] & 0xFFFFFF, self._buffer[at + 4]
         if kind == _ERROR:
             raise self._link.explain(self._error(size))
-        if kind == _NO_VALUE:
+        if kind == _NULL_BYTE:
             raise SourceError(f"a row of {self._select.what} is too large for the server to format")
         if kind != _EIGHT_BYTES or size >= 9:
             return False
@@ -319,7 +320,7 @@ class _Payload:
     def length(self) -> int | None:
         """A length-encoded integer; None for NULL."""
         first = self.read(1)[0]
-        if first == _NO_VALUE:
+        if first == _NULL_BYTE:
             return None
         width = _LENGTH_SIZES.get(first)
         return int.from_bytes(self.read(width), "little") if width else first
