@@ -13,7 +13,6 @@ from pipeline.context import StageContext
 from pipeline.errors import SourceError
 from pipeline.stage import Artifact, Shard, Source
 from schemas.sources import FilesSource
-from stages.sources._files import increment
 from stages.sources._files.archive import Archive, Root, memory
 from stages.sources._files.exclude import Excludes
 from stages.sources._files.names import printable
@@ -43,6 +42,8 @@ class Files(Source):
         if spec.incremental is not None:
             self.periods = (spec.incremental.full, *spec.incremental.levels)
             self.index_identity = spec.incremental.index_identity
+            from stages.sources._files import increment
+
             self.memory += increment.MEMORY
 
     def artifacts(self) -> list[Artifact]:
@@ -66,6 +67,8 @@ class Files(Source):
     def stream(self, artifact: Artifact, context: StageContext) -> Iterator[bytes]:
         roots, options = _roots_of(artifact), self._spec.incremental
         if options is not None and context.increment is not None:
+            from stages.sources._files import increment
+
             yield from increment.chunks(self._spec, options, roots, context)
         else:
             shard = artifact.shard
@@ -73,6 +76,8 @@ class Files(Source):
             yield from Archive(self._spec, roots, context, share=share).chunks()
 
     def refuses(self, artifact: Artifact, index: Iterator[bytes]) -> str | None:
+        from stages.sources._files import increment
+
         return increment.refuses(self._spec, _roots_of(artifact), index)
 
     def probe(self) -> list[str]:
