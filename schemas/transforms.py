@@ -23,7 +23,7 @@ class ZstdTransform(Spec):
         None,
         ge=0,
         le=64,
-        description="Worker threads; default: none on one core, else 2 to 4.",
+        description="Worker threads; default: none on one or two cores, else up to 4.",
         examples=[2],
     )
     long: bool = Field(

@@ -110,9 +110,9 @@ class TestZstd:
         assert stored[4] & 0b100  # Content_Checksum_flag of the frame header, RFC 8878
 
     @pytest.mark.parametrize(
-        ("processors", "threads"), [(1, 0), (2, 2), (3, 2), (4, 3), (5, 4), (64, 4)]
+        ("processors", "threads"), [(1, 0), (2, 0), (3, 2), (4, 3), (5, 4), (64, 4)]
     )
-    def test_threads_take_what_processors_there_are(self, processors: int, threads: int) -> None:
+    def test_threads_leave_a_processor_for_the_others(self, processors: int, threads: int) -> None:
         assert default_threads(processors) == threads
 
     def test_a_stream_cut_between_frames_is_whole_to_the_format(self) -> None:
